@@ -1,0 +1,32 @@
+"""demur gives open-weight language models their refusals back, and proves it.
+
+The verbs of the command line are functions here: `demur.align("org/model")`. They are imported
+when first used, so that `import demur` and `demur --help` stay quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from demur.errors import DemurError
+
+if TYPE_CHECKING:
+    from demur.align import align
+    from demur.checkpoint import apply_patch, revert_patch
+
+__version__ = "0.1.0"
+__all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch"]
+
+_HOMES = {
+    "align": "demur.align",
+    "apply_patch": "demur.checkpoint",
+    "revert_patch": "demur.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'demur' has no attribute '{name}'")

@@ -1,0 +1,104 @@
+"""Weights as bits and as numbers: one rounding, the same on every IEEE 754 machine.
+
+A low-rank change is `W' = round(W + sum_k up[:, k] * down[k, :])`. The factors are float32, so
+each product is exact in float64 and a fused multiply-add changes nothing; the sum runs over k in
+order, element by element, without BLAS, whose order depends on the machine. Rounding happens once,
+from float64 to the tensor's dtype, to nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[Any]
+"""Raw bits of a tensor as unsigned integers of its item size."""
+
+BIT_TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<u4"),
+    "F16": np.dtype("<u2"),
+    "BF16": np.dtype("<u2"),
+}
+"""The dtypes that can be computed with, and the unsigned integers that hold their bits."""
+
+
+def to_float64(bits: Bits, dtype: str) -> NDArray[np.float64]:
+    """Return the numbers that the bits stand for, exactly; any shape.
+
+    Args:
+        bits: contiguous unsigned integers, as `BIT_TYPES` says for the dtype.
+        dtype: "F32", "F16" or "BF16".
+    """
+    if dtype == "BF16":
+        return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
+    return bits.view("<f4" if dtype == "F32" else "<f2").astype(np.float64)
+
+
+def round_to_bits(values: NDArray[np.float64], dtype: str) -> Bits:
+    """Return float64 numbers rounded once to the dtype, to nearest, ties to even, as bits.
+
+    Numbers beyond the dtype's range become infinities; NaN must not be among them.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        if dtype == "F32":
+            return values.astype("<f4").view("<u4")
+        if dtype == "F16":
+            return values.astype("<f2").view("<u2")
+        return _round_to_bfloat16(values)
+
+
+def _round_to_bfloat16(values: NDArray[np.float64]) -> Bits:
+    # Rounding to float32 and then to bfloat16 would round twice. Rounding to odd in between (drop
+    # the extra bits, set the last one if any was lost) keeps what the second rounding must know.
+    nearest = values.astype("<f4")
+    back = nearest.astype(np.float64)
+    bits = nearest.view("<u4") - (np.abs(back) > np.abs(values))
+    bits |= back != values
+    even = (bits >> np.uint32(16)) & np.uint32(1)
+    return ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype("<u2")
+
+
+def low_rank_sum(up: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sum over k of up[:, k] * down[k, :], in order of k, in float64.
+
+    Args:
+        up: [rows, rank], float32 numbers held as float64.
+        down: [rank, columns], likewise.
+    """
+    total = np.zeros((up.shape[0], down.shape[1]))
+    product = np.empty_like(total)
+    for k in range(down.shape[0]):
+        np.multiply(up[:, k, None], down[k], out=product)
+        np.add(total, product, out=total)
+    return total
+
+
+def add(bits: Bits, delta: NDArray[np.float64], dtype: str) -> Bits:
+    """Return round(W + delta) for the weights W that the bits stand for; shapes equal."""
+    return round_to_bits(to_float64(bits, dtype) + delta, dtype)
+
+
+def subtract(bits: Bits, delta: NDArray[np.float64], dtype: str) -> Bits:
+    """Return round(W - delta): what undoes `add`, but for what its rounding lost."""
+    return round_to_bits(to_float64(bits, dtype) - delta, dtype)
+
+
+def to_ordered(bits: Bits) -> Bits:
+    """Return unsigned integers in the order of the numbers: neighbours differ by one.
+
+    Every bit pattern has its own place, so -0 comes just before +0.
+    """
+    top = _top_bit(bits)
+    return np.where(bits & top, ~bits, bits | top)
+
+
+def from_ordered(ordered: Bits) -> Bits:
+    """Return the bits again: the inverse of `to_ordered`."""
+    top = _top_bit(ordered)
+    return np.where(ordered & top, ordered & ~top, ~ordered)
+
+
+def _top_bit(bits: Bits) -> Any:
+    return bits.dtype.type(1 << (8 * bits.dtype.itemsize - 1))

@@ -1,0 +1,149 @@
+"""Lessons: what a student trains on.
+
+* *Refuse*: a harmful request with a refusal, the whole of it to the end mark.
+* *Keep*: a benign request with the first tokens of the student's own answer and, at each of them,
+  the student's own distribution before training. Staying close to that distribution, rather than
+  imitating one text, is what leaves the rest of the model alone (Learning without Forgetting, Li
+  and Hoiem 2016; context distillation, Askell et al. 2021).
+
+The student's own answers are made here in the same pass as the distributions, and both are in the
+journal batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from demur.console import Advance
+from demur.errors import TrainingError
+from demur.judge.verdict import Judge
+from demur.models.chat_model import ChatModel
+from demur.models.generation import Written, decode_all
+from demur.prompts.types import Prompt
+from demur.run.journal import Journal, content_key
+
+CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training example.
+
+    Attributes:
+        kind: `refuse` or `keep`.
+        prompt: token ids of the templated request, the answer opened.
+        answer: token ids that follow.
+        log_probabilities: `keep` only: (answer, CANDIDATES) float16, the student's own.
+        candidates: `keep` only: (answer, CANDIDATES) their token ids.
+    """
+
+    kind: Literal["refuse", "keep"]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    log_probabilities: Any = None
+    candidates: Any = None
+
+
+def ended_answer(chat: ChatModel, request: str, text: str) -> tuple[int, ...]:
+    """Return the token ids of `text` as an answer, with the end mark that the template uses."""
+    opened = chat.text(request)
+    closed = chat.tokenizer.apply_chat_template(
+        [{"role": "user", "content": request}, {"role": "assistant", "content": text}],
+        tokenize=False,
+    )
+    ids = chat.tokenizer(text, add_special_tokens=False).input_ids
+    if closed.startswith(opened) and chat.system is None:
+        rest = chat.tokenizer(closed[len(opened) :], add_special_tokens=False).input_ids
+        for place, token in enumerate(rest):
+            if token in chat.stops:
+                return tuple(rest[: place + 1])
+    ending = sorted(chat.stops)[-1:] if chat.stops else []
+    return (*ids, *ending)
+
+
+def refusing_lessons(chat: ChatModel, prompts: Sequence[Prompt], refusal: str) -> list[Lesson]:
+    """Return one `refuse` lesson a harmful prompt.
+
+    Raises:
+        TrainingError: the refusal is empty.
+    """
+    if not refusal.strip():
+        raise TrainingError("The refusal is empty.", "Give a sentence with --refusal.")
+    if not prompts:
+        return []
+    answer = ended_answer(chat, prompts[0].text, refusal)
+    return [Lesson("refuse", tuple(chat.encode(prompt.text)), answer) for prompt in prompts]
+
+
+def _pack(written: Written) -> bytes:
+    import io
+
+    import numpy as np
+
+    assert written.log_probabilities is not None and written.candidates is not None
+    file = io.BytesIO()
+    np.savez(
+        file,
+        tokens=np.array(written.tokens, dtype=np.int32),
+        log_probabilities=written.log_probabilities.half().numpy(),
+        candidates=written.candidates.int().numpy(),
+    )
+    return file.getvalue()
+
+
+def _unpack(value: bytes) -> tuple[tuple[int, ...], Any, Any]:
+    import io
+
+    import numpy as np
+    import torch
+
+    with np.load(io.BytesIO(value), allow_pickle=False) as arrays:
+        return (
+            tuple(int(token) for token in arrays["tokens"]),
+            torch.from_numpy(arrays["log_probabilities"]),
+            torch.from_numpy(arrays["candidates"]),
+        )
+
+
+def own_answers(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    journal: Journal,
+    tokens: int,
+    advance: Advance,
+) -> list[Lesson]:
+    """Return one `keep` lesson a benign prompt: the student's own answer and distributions."""
+    keys = [content_key(chat.identity, prompt.text, tokens, CANDIDATES) for prompt in prompts]
+    known = journal.arrays(keys)
+    advance(sum(key in known for key in keys))
+    done = frozenset(index for index, key in enumerate(keys) if key in known)
+    requests = [chat.encode(prompt.text) for prompt in prompts]
+    if len(done) < len(keys):
+        top = min(CANDIDATES, int(chat.model.config.vocab_size))
+        for batch in decode_all(chat, requests, tokens, candidates=top, done=done):
+            fresh = [(keys[index], _pack(written)) for index, written in batch]
+            journal.add_arrays(fresh)
+            known.update(fresh)
+            advance(sum(index not in done for index, _ in batch))
+    return [
+        Lesson("keep", tuple(request), *_unpack(known[key]))
+        for request, key in zip(requests, keys, strict=True)
+    ]
+
+
+def without_refusals(
+    chat: ChatModel, prompts: Sequence[Prompt], lessons: Sequence[Lesson], judge: Judge
+) -> list[Lesson]:
+    """Leave out lessons in which the student itself refuses a benign request, or says nothing.
+
+    To keep those would be to teach over-refusal.
+    """
+    texts = [chat.decode(lesson.answer) for lesson in lessons]
+    verdicts = judge.judge([prompt.text for prompt in prompts], texts)
+    return [
+        lesson
+        for lesson, verdict in zip(lessons, verdicts, strict=True)
+        if verdict.outcome == "complied" and lesson.answer
+    ]

@@ -1,0 +1,266 @@
+"""Training a student on its lessons: LoRA by PEFT, steps by TRL, checkpoints that survive a kill.
+
+The order of lessons is fixed by the seed and written down before the first step, and a checkpoint
+counts only when all of it is on disk; a training that was killed goes on from the last one that
+counts and takes the very steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur.console import Narrator
+from demur.distill.lessons import Lesson
+from demur.errors import TrainingError
+from demur.models.chat_model import ChatModel
+from demur.run.folder import room_on_disk
+
+COMPLETE = "complete"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained; the defaults are those that measured best (docs/results).
+
+    Attributes:
+        rank: LoRA rank; the scaling is 1 (alpha = rank).
+        first_layer, last_layer: the trained layers as fractions of the model's depth.
+        learning_rate: of AdamW, with a short warm-up and a linear descent to a twentieth.
+        batch: lessons a step; micro_batch: lessons a forward pass.
+        epochs: how often each lesson is seen.
+        keep_weight: the price of divergence on benign requests.
+        checkpoints: how many stopping points validation chooses from.
+        seed: of the order of lessons and of LoRA's initial weights.
+    """
+
+    rank: int = 16
+    first_layer: float = 0.25
+    last_layer: float = 1.0
+    learning_rate: float = 1e-3
+    batch: int = 32
+    micro_batch: int = 16
+    epochs: int = 1
+    keep_weight: float = 1.0
+    checkpoints: int = 4
+    seed: int = 0
+
+
+def trained_layers(depth: int, recipe: Recipe) -> list[int]:
+    """Return the indices of the layers that the recipe trains in a model of `depth` layers."""
+    first = round(recipe.first_layer * depth)
+    last = max(first + 1, round(recipe.last_layer * depth))
+    return list(range(first, min(last, depth)))
+
+
+def target_modules(model: Any) -> list[str]:
+    """Return the names of the linear projections to train, as this architecture calls them.
+
+    Raises:
+        TrainingError: the model has none of the known ones and none that PEFT knows.
+    """
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    names = {name.split(".")[-1] for name, _ in model.named_modules()}
+    found = [name for name in PROJECTIONS if name in names]
+    if not found:
+        found = [name for name in KNOWN.get(model.config.model_type, []) if name in names]
+    if not found:
+        raise TrainingError(
+            f"No projections to train were found in the architecture {model.config.model_type} "
+            f"(its modules: {', '.join(sorted(names)[:12])}).",
+            "Open an issue with this line, so that the architecture can be added.",
+        )
+    return found
+
+
+def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
+    """Return the order of lessons over all epochs: mixed, but of like length within a batch."""
+    generator = random.Random(recipe.seed)
+    order: list[int] = []
+    pool = recipe.batch * 8
+    for _ in range(recipe.epochs):
+        indices = list(range(len(lessons)))
+        generator.shuffle(indices)
+        batches: list[list[int]] = []
+        for start in range(0, len(indices), pool):
+            part = sorted(indices[start : start + pool], key=lambda i: len(lessons[i].prompt))
+            batches += [part[i : i + recipe.batch] for i in range(0, len(part), recipe.batch)]
+        full = [batch for batch in batches if len(batch) == recipe.batch] or batches
+        generator.shuffle(full)
+        order += [index for batch in full for index in batch]
+    return order
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints that are wholly on disk, by step; remove what is not."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / COMPLETE).exists():
+            found.append(path)
+        else:
+            shutil.rmtree(path)
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def _callback(narrator: Narrator, folder: Path, advance: Any, done: int) -> Any:
+    import os
+
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        """Counts steps, marks whole checkpoints, stops on a loss that is no number."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance(done)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance(1)
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
+            loss = (logs or {}).get("loss")
+            if loss is None:
+                return
+            if not math.isfinite(float(loss)):
+                raise TrainingError(
+                    f"The training loss became {loss} at step {state.global_step}.",
+                    "Lower --learning-rate, or use --dtype float32.",
+                )
+            narrator.log_only(f"step {state.global_step}: loss {float(loss):.4f}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            checkpoint = folder / f"checkpoint-{state.global_step}"
+            os.sync()
+            (checkpoint / COMPLETE).touch()
+
+    return Progress()
+
+
+def train(
+    chat: ChatModel,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    narrator: Narrator,
+) -> tuple[Any, list[Path]]:
+    """Train LoRA weights on `lessons`.
+
+    Args:
+        chat: the student; its model is wrapped and comes back wrapped.
+        folder: where checkpoints go, and from where a broken-off training goes on.
+
+    Returns:
+        The PEFT model, and the checkpoints' folders, first to last.
+
+    Raises:
+        TrainingError: fewer lessons than a batch, or a loss that is no number.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    order = lesson_order(lessons, recipe)
+    steps = len(order) // recipe.batch
+    if steps == 0:
+        raise TrainingError(
+            f"There are {len(lessons)} lessons, fewer than one batch of {recipe.batch}.",
+            "Give more prompts, or lower --batch.",
+        )
+    depth = int(chat.model.config.get_text_config().num_hidden_layers)
+    set_seed(recipe.seed)
+    peft = get_peft_model(
+        chat.model,
+        LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.rank,
+            lora_dropout=0.0,
+            target_modules=target_modules(chat.model),
+            layers_to_transform=trained_layers(depth, recipe),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    known = complete_checkpoints(folder)
+    every = max(1, math.ceil(steps / recipe.checkpoints))
+    last = steps  # the Trainer saves at the end whatever the interval
+    if not known or int(known[-1].name.split("-")[1]) < last:
+        with room_on_disk(folder), narrator.progress("training steps", steps) as advance:
+            done = int(known[-1].name.split("-")[1]) if known else 0
+            trainer = _trainer(chat, peft, lessons, order[: steps * recipe.batch], recipe, folder)
+            trainer.args.save_steps = every
+            trainer.state.save_steps = every
+            trainer.add_callback(_callback(narrator, folder, advance, done))
+            trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
+        del trainer
+    peft.eval()
+    peft.requires_grad_(False)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return peft, complete_checkpoints(folder)
+
+
+def _trainer(
+    chat: ChatModel,
+    peft: Any,
+    lessons: Sequence[Lesson],
+    order: Sequence[int],
+    recipe: Recipe,
+    folder: Path,
+) -> Any:
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from trl import SFTConfig
+
+    from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
+
+    steps = len(order) // recipe.batch
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.micro_batch,
+        gradient_accumulation_steps=max(1, recipe.batch // recipe.micro_batch),
+        max_steps=steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=max(1, steps // 10),
+        weight_decay=0.0,
+        adam_beta2=0.99,
+        max_grad_norm=1.0,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        train_sampling_strategy="sequential",
+        save_strategy="steps",
+        logging_steps=5,
+        disable_tqdm=True,
+        report_to=[],
+        bf16=False,
+        fp16=False,
+        use_cpu=chat.placement.device == "cpu",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        gradient_checkpointing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+    )
+    rows = Dataset.from_dict({"lesson": list(order), "labels": [[0]] * len(order)})
+    if chat.tokenizer.pad_token is None:
+        chat.tokenizer.pad_token = chat.tokenizer.eos_token
+    trainer = RefusalTrainer(
+        model=peft,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=Collator(lessons, shared_prefix(chat.model, lessons)),
+        processing_class=chat.tokenizer,
+    )
+    trainer.keep_weight = recipe.keep_weight
+    trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer

@@ -1,0 +1,146 @@
+"""The trainer: TRL's SFTTrainer with demur's loss, and batches that waste little.
+
+The loss of one lesson is cross-entropy over a refusal's tokens, or, on a benign request,
+KL(student before || student now) over the answer's tokens, times `keep_weight`. The mean is taken
+over lessons, so that a long answer weighs more than a short one. What makes it quick: the head is
+applied to answer positions only, the template's common beginning is computed once a batch, and
+layers below the lowest trained one need no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trl import SFTTrainer
+
+from demur.distill.lessons import Lesson
+from demur.models.generation import common_prefix
+
+IGNORED = -100
+
+
+class Collator:
+    """Left-pads lessons behind their shared prefix; answers end at the right edge."""
+
+    def __init__(self, lessons: Sequence[Lesson], shared: int) -> None:
+        self.lessons = lessons
+        self.shared = shared
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return tensors for `RefusalTrainer.compute_loss` from rows that name lessons."""
+        import torch
+
+        lessons = [self.lessons[row["lesson"]] for row in rows]
+        own = [(*lesson.prompt[self.shared :], *lesson.answer[:-1]) for lesson in lessons]
+        width = max(map(len, own))
+        longest = max(len(lesson.answer) for lesson in lessons)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros((len(rows), self.shared + width), dtype=torch.long)
+        mask[:, : self.shared] = 1
+        targets = torch.full((len(rows), longest), IGNORED)
+        for place, (lesson, tokens) in enumerate(zip(lessons, own, strict=True)):
+            ids[place, width - len(tokens) :] = torch.tensor(tokens)
+            mask[place, self.shared + width - len(tokens) :] = 1
+            targets[place, longest - len(lesson.answer) :] = torch.tensor(lesson.answer)
+        batch = {
+            "prefix": torch.tensor([lessons[0].prompt[: self.shared]]),
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
+            "labels": targets,
+            "keep": torch.tensor([lesson.kind == "keep" for lesson in lessons]),
+        }
+        anchored = [lesson for lesson in lessons if lesson.kind == "keep"]
+        if anchored:
+            top = anchored[0].candidates.shape[1]
+            shape = (len(rows), longest, top)
+            batch["log_probabilities"] = torch.zeros(shape)
+            batch["candidates"] = torch.zeros(shape, dtype=torch.long)
+            for place, lesson in enumerate(lessons):
+                if lesson.kind == "keep":
+                    begin = longest - len(lesson.answer)
+                    batch["log_probabilities"][place, begin:] = lesson.log_probabilities.float()
+                    batch["candidates"][place, begin:] = lesson.candidates.long()
+        return batch
+
+
+class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with the loss of this module; takes a `Collator`'s batches."""
+
+    keep_weight: float = 1.0
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the mean loss of a batch of lessons; see the module's docstring."""
+        log_probabilities = self._answer_log_probabilities(model, inputs)
+        labels, keep = inputs["labels"], inputs["keep"]
+        rows = labels.shape[0]
+        counted = labels != IGNORED
+        refuse = counted & ~keep[:, None]
+        loss = log_probabilities.new_zeros(())
+        if refuse.any():
+            chosen = log_probabilities[refuse].gather(1, labels[refuse][:, None])
+            loss = loss - chosen.sum()
+        anchor = counted & keep[:, None]
+        if anchor.any():
+            loss = loss + self.keep_weight * self._divergence(
+                log_probabilities[anchor],
+                inputs["log_probabilities"][anchor],
+                inputs["candidates"][anchor],
+            )
+        loss = loss / rows / self.current_gradient_accumulation_steps
+        return (loss, {}) if return_outputs else loss
+
+    @staticmethod
+    def _answer_log_probabilities(model: Any, inputs: dict[str, Any]) -> Any:
+        """Return (rows, longest answer, vocabulary) log-probabilities at answer positions."""
+        from transformers import DynamicCache
+
+        rows, longest = inputs["labels"].shape
+        cache = None
+        if inputs["prefix"].shape[1]:
+            cache = DynamicCache()
+            model(inputs["prefix"], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(rows)
+        logits = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            position_ids=inputs["position_ids"],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=longest,
+        ).logits
+        return logits.float().log_softmax(-1)
+
+    @staticmethod
+    def _divergence(now: Any, before: Any, candidates: Any) -> Any:
+        """Return the summed KL(before || now) over positions, on the candidates and the rest.
+
+        Args:
+            now: (positions, vocabulary) log-probabilities of the student in training.
+            before: (positions, k) log-probabilities of the student before training.
+            candidates: (positions, k) the token ids that these belong to.
+        """
+        import torch
+
+        found = now.gather(1, candidates)
+        kept = before.exp()
+        rest = (1 - kept.sum(1)).clamp(min=1e-5)
+        other = torch.log1p(-found.exp().sum(1).clamp(max=1 - 1e-5))
+        return (kept * (before - found)).sum() + (rest * (rest.log() - other)).sum()
+
+
+def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:
+    """Return how many leading tokens all lessons share, or 0 where the cache cannot share them."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    if any(type(layer).__name__ != "DynamicLayer" for layer in cache.layers):
+        return 0
+    return common_prefix([lesson.prompt for lesson in lessons])

@@ -1,0 +1,1 @@
+"""Verdicts to numbers: refusal, over-refusal, prefill robustness, perplexity, divergence."""

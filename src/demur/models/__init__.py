@@ -1,0 +1,1 @@
+"""Models in memory: where one comes from, its chat, its generation, its anatomy and its edits."""

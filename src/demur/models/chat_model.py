@@ -1,0 +1,209 @@
+"""A chat model in memory: its weights, its tokenizer, and its chat template as it defines it.
+
+`load_chat_model(folder, placement)` is the one way to get one. `ChatModel.encode` turns a user's
+request into token ids exactly as the model's own template has it, with the answer opened and a
+thinking block, where the template has one, closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demur.errors import ModelError, PromptError
+from demur.models.device import Placement
+from demur.run.journal import content_key
+
+TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+        "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "plain": (
+        "{% for message in messages %}{{ message['role'] | capitalize }}: "
+        "{{ message['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    ),
+}
+THINKING_OPEN, THINKING_CLOSE = "<think>", "</think>"
+
+
+@dataclass
+class ChatModel:
+    """A causal language model that answers chat requests.
+
+    Attributes:
+        folder: where the plain Hugging Face checkpoint lies.
+        model, tokenizer: the transformers objects.
+        placement: device and dtype, and why.
+        weights: content hash of the checkpoint, the first part of every journal key.
+        system: a system prompt to use, or None for what the template itself puts in.
+        thinking: whether a thinking block is left open where the template has one.
+    """
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    placement: Placement
+    weights: str
+    system: str | None = None
+    thinking: bool = False
+    _stops: frozenset[int] = field(default_factory=frozenset)
+
+    def text(self, request: str) -> str:
+        """Return the templated text of one request, the answer opened.
+
+        Raises:
+            ModelError: the template cannot take this conversation (no system role, say).
+        """
+        from jinja2 import TemplateError
+
+        messages = [{"role": "user", "content": request}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=self.thinking,
+            )
+        except TemplateError as error:
+            raise ModelError(
+                f"The chat template of {self.folder.name} refuses this conversation ({error}).",
+                "If it has no system role, leave --system out.",
+            ) from error
+        if not self.thinking and text.rstrip().endswith(THINKING_OPEN):
+            text = text.rstrip() + f"\n\n{THINKING_CLOSE}\n\n"
+        return text
+
+    def encode(self, request: str, opening: str = "") -> list[int]:
+        """Return the token ids of one request, followed by the answer's first words if given.
+
+        Raises:
+            PromptError: the request is longer than the model's context.
+        """
+        ids: list[int] = self.tokenizer(
+            self.text(request) + opening, add_special_tokens=False
+        ).input_ids
+        context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+        if len(ids) >= context:
+            raise PromptError(
+                f"A prompt has {len(ids)} tokens, the model's context holds {context}: "
+                f"{request[:40]!r}...",
+                "Shorten this prompt or leave it out.",
+            )
+        return ids
+
+    def decode(self, tokens: list[int] | tuple[int, ...]) -> str:
+        """Return the answer's text: special tokens and a closed thinking block left out."""
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        if THINKING_CLOSE in text:
+            text = text.split(THINKING_CLOSE, 1)[1]
+        return text.strip()
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The token ids that end an answer."""
+        return self._stops
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides an answer but the prompt: weights, template, dtype, system."""
+        return content_key(
+            self.weights,
+            self.tokenizer.chat_template,
+            self.system,
+            self.thinking,
+            self.placement.dtype,
+        )
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    stops: set[int] = set()
+    for owner in (model.generation_config, model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        stops.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+    return frozenset(stops)
+
+
+def choose_template(tokenizer: Any, name: str, choice: str | None) -> None:
+    """Give `tokenizer` the chosen chat template; without a choice it must have one of its own.
+
+    Args:
+        choice: `chatml`, `plain`, a path of a Jinja file, or None for the tokenizer's own.
+
+    Raises:
+        ModelError: there is no template and none was chosen, or the file cannot be read.
+    """
+    if choice is not None:
+        if choice in TEMPLATES:
+            tokenizer.chat_template = TEMPLATES[choice]
+            return
+        try:
+            tokenizer.chat_template = Path(choice).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"The chat template {choice} cannot be read ({error}).",
+                f"Give a Jinja file, or one of {', '.join(TEMPLATES)}.",
+            ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{name} has no chat template, so that it is not known how to talk to it.",
+            "Choose one: --chat-template chatml, --chat-template plain, or a Jinja file.",
+        )
+
+
+def load_chat_model(
+    folder: Path,
+    placement: Placement,
+    *,
+    weights: str,
+    name: str = "",
+    system: str | None = None,
+    thinking: bool = False,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+) -> ChatModel:
+    """Load a plain Hugging Face folder for inference; see `ChatModel` for the arguments.
+
+    Raises:
+        ModelError: transformers cannot read the model or the tokenizer.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    label = name or folder.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, placement.dtype),
+            trust_remote_code=trust_remote_code,
+            device_map="auto" if placement.device == "cuda" else None,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{label} cannot be loaded ({str(error).splitlines()[0]}).",
+            "Check that the folder holds a complete causal language model with its tokenizer.",
+        ) from error
+    if placement.device == "mps":
+        model.to("mps")
+    choose_template(tokenizer, label, chat_template)
+    model.eval()
+    model.requires_grad_(False)
+    return ChatModel(
+        folder,
+        model,
+        tokenizer,
+        placement,
+        weights,
+        system,
+        thinking,
+        _stop_tokens(model, tokenizer),
+    )

@@ -1,0 +1,162 @@
+"""One run, one folder: its configuration, its lock, its journal, and folders that appear whole.
+
+A run is started again by giving the same command: the folder's name carries the hash of the
+resolved configuration, so that the same choices find the same folder and others never mix.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from demur.errors import RunError
+from demur.run.journal import Journal, content_key
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextmanager
+def room_on_disk(where: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into an error with a remedy.
+
+    Raises:
+        RunError: the disk filled up inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"There is no room left on the disk of {where}.",
+                "Make room and run the same command again: it continues.",
+            ) from error
+        raise
+
+
+def require_room(where: Path, needed: int) -> None:
+    """Check before the work that `needed` bytes are free.
+
+    Raises:
+        RunError: they are not.
+    """
+    existing = where
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RunError(
+            f"The run needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {existing}.",
+            "Make room, or choose another place with --run.",
+        )
+
+
+@contextmanager
+def folder_that_appears_whole(target: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder; it takes the target's name when the block succeeds."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with room_on_disk(target):
+            yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(temporary, target)
+
+
+class RunFolder:
+    """An open run: locked against a second process, with its journal.
+
+    Attributes:
+        path: the folder.
+        journal: its journal.
+    """
+
+    def __init__(self, path: Path, configuration: Mapping[str, Any]) -> None:
+        """Open or create the run at `path` for exactly this configuration.
+
+        Raises:
+            RunError: another process works in it, it belongs to another configuration, or it
+                cannot be written.
+        """
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (path / ".lock").open("a+")
+        except OSError as error:
+            raise RunError(
+                f"The run folder {path} cannot be written ({error.strerror}).",
+                "Choose another one with --run.",
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise RunError(
+                f"Another process is at work in {path}.",
+                "Wait for it, or give this run a folder of its own with --run.",
+            ) from error
+        try:
+            self._check(configuration)
+            self.journal = Journal(path / "journal.sqlite")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _check(self, configuration: Mapping[str, Any]) -> None:
+        file = self.path / "config.json"
+        if file.exists():
+            try:
+                known = json.loads(file.read_text(encoding="utf-8"))
+            except (ValueError, UnicodeDecodeError) as error:
+                raise RunError(
+                    f"{file} is not readable JSON ({error}).",
+                    "Choose another run folder with --run, or delete this one.",
+                ) from error
+            wanted = json.loads(json.dumps(dict(configuration)))
+            if known != wanted:
+                keys = {*known, *wanted}
+                differing = sorted(k for k in keys if known.get(k) != wanted.get(k))
+                raise RunError(
+                    f"{self.path} holds a run of another configuration "
+                    f"(different: {', '.join(differing)}).",
+                    "Choose another folder with --run, or leave --run out.",
+                )
+            return
+        with room_on_disk(self.path):
+            write_atomically(file, json.dumps(dict(configuration), indent=2, sort_keys=True) + "\n")
+
+    def close(self) -> None:
+        """Close the journal and let the next process in."""
+        self.journal.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def default_folder(name: str, configuration: Mapping[str, Any]) -> Path:
+    """Return `runs/<model>-<hash of the configuration>` below the current folder."""
+    short = name.rstrip("/").split("/")[-1].removesuffix(".gguf") or "model"
+    return Path("runs") / f"{short}-{content_key(dict(configuration))[:8]}"

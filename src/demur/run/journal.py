@@ -1,0 +1,166 @@
+"""The journal: every answer, verdict and measurement of a run, kept the moment it exists.
+
+One SQLite file in the run folder. Rows are keyed by content: an answer by the hash of weights,
+template, prompt and decoding settings; a verdict by the answer and the judge. What is in the
+journal is never computed again, not even after `kill -9`: each batch is one transaction, in
+write-ahead mode, so that a row is either wholly there or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur.errors import RunError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt TEXT NOT NULL, settings TEXT NOT NULL,
+    text TEXT NOT NULL, tokens TEXT NOT NULL, finished INTEGER NOT NULL,
+    written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+CREATE TABLE IF NOT EXISTS verdicts (
+    answer TEXT NOT NULL, judge TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (answer, judge)
+);
+CREATE TABLE IF NOT EXISTS arrays (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS facts (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL,
+    written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+"""
+
+
+def content_key(*parts: object) -> str:
+    """Return a short hash of anything that JSON can hold; equal content has an equal key."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one prompt.
+
+    Attributes:
+        key: content hash of model, template, prompt and decoding settings.
+        prompt: the user's text.
+        text: the answer, without special tokens.
+        tokens: the answer's token ids, its end mark included where there is one.
+        finished: whether the model itself ended the answer within the limit.
+    """
+
+    key: str
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+    finished: bool
+
+
+class Journal:
+    """Rows that outlive the process; safe to open from several processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the journal at `path`.
+
+        Raises:
+            RunError: the file cannot be written, or is not a journal.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            self.connection.execute("PRAGMA synchronous=NORMAL")
+            self.connection.executescript(SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(
+                f"The journal {path} cannot be opened ({error}).",
+                "Choose another run folder with --run, or delete this one if it is not needed.",
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self.connection.close()
+
+    def _write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        try:
+            with self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                self.connection.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise RunError(
+                f"The journal {self.path} cannot be written ({error}).",
+                "Make room on the disk and run the same command again: it continues.",
+            ) from error
+
+    def answers(self, keys: Iterable[str]) -> dict[str, Answer]:
+        """Return those of the answers with these keys that are already known."""
+        found: dict[str, Answer] = {}
+        wanted = list(keys)
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT key, prompt, text, tokens, finished FROM answers WHERE key IN ({marks})"
+            for key, prompt, text, tokens, finished in self.connection.execute(query, part):
+                found[key] = Answer(key, prompt, text, tuple(json.loads(tokens)), bool(finished))
+        return found
+
+    def add_answers(
+        self, answers: Iterable[Answer], model: str, settings: Mapping[str, Any]
+    ) -> None:
+        """Keep a batch of answers in one transaction."""
+        described = json.dumps(dict(settings), sort_keys=True)
+        rows = [
+            (a.key, model, a.prompt, described, a.text, json.dumps(a.tokens), int(a.finished))
+            for a in answers
+        ]
+        self._write(
+            "INSERT OR IGNORE INTO answers (key, model, prompt, settings, text, tokens, finished)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def add_verdicts(self, judge: str, verdicts: Iterable[tuple[str, str, str]]) -> None:
+        """Keep verdicts: (answer key, verdict, reason) each, under the judge's name."""
+        self._write(
+            "INSERT OR REPLACE INTO verdicts (answer, judge, verdict, reason) VALUES (?, ?, ?, ?)",
+            [(answer, judge, verdict, reason) for answer, verdict, reason in verdicts],
+        )
+
+    def arrays(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return those of the binary values with these keys that are known."""
+        found: dict[str, bytes] = {}
+        for key in keys:
+            row = self.connection.execute("SELECT value FROM arrays WHERE key = ?", (key,))
+            value = row.fetchone()
+            if value is not None:
+                found[key] = value[0]
+        return found
+
+    def add_arrays(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Keep a batch of binary values (key, bytes) in one transaction."""
+        self._write("INSERT OR IGNORE INTO arrays (key, value) VALUES (?, ?)", rows)
+
+    def fact(self, key: str) -> Any:
+        """Return the JSON value kept under `key`, or None."""
+        row = self.connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def keep_fact(self, key: str, value: Any) -> None:
+        """Keep a JSON value under `key`, in place of what was there."""
+        self._write(
+            "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", [(key, json.dumps(value))]
+        )
+
+    def count(self, table: str) -> int:
+        """Return the number of rows in `answers`, `verdicts`, `arrays` or `facts`."""
+        if table not in {"answers", "verdicts", "arrays", "facts"}:
+            raise ValueError(f"no such table: {table}")
+        return int(self.connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
