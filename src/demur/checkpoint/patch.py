@@ -11,7 +11,7 @@ from typing import IO, Any
 from demur.checkpoint.changes import Dense, LowRank, Spool, add_entry
 from demur.checkpoint.header import layout
 from demur.checkpoint.index import Checkpoint, combined_hash, open_checkpoint, tensor_hashes
-from demur.checkpoint.manifest import KEY, Manifest, demur_version, plain
+from demur.checkpoint.manifest import KEY, Manifest, demur_version, plain, read_patch
 from demur.checkpoint.storage import copy_range, require_room, whole_file, writing
 from demur.errors import CheckpointError
 
@@ -107,6 +107,15 @@ def _scratch(output: Path) -> IO[bytes]:
     """Return a nameless file on the disk that will hold the patch."""
     output.parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=output.parent)
+
+
+def read_summary(path: Path) -> PatchSummary:
+    """Return the summary of a patch on disk.
+
+    Raises:
+        CheckpointError: the file is no patch, or a damaged one.
+    """
+    return _summary(path, read_patch(path).manifest, ())
 
 
 def _summary(path: Path, manifest: Manifest, tied: tuple[str, ...]) -> PatchSummary:

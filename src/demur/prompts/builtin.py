@@ -1,7 +1,9 @@
 """The built-in contrast set: harmful requests, their harmless twins, and ordinary instructions.
 
-It was written for demur and holds requests only, never an answer. One text file a hazard
-category, named after it, and one file of ordinary instructions:
+It was written for demur and holds requests only, never an answer. The pairs come in two tiers,
+`plain` (everyday wording, twins that are plainly harmless) and `hard` (twins made to deceive, and
+harmful requests that avoid alarming words). In each, one text file a hazard category, named after
+it; beside them one file of ordinary instructions:
 
     # Title of the hazard category
     # further comments
@@ -31,6 +33,7 @@ from demur.prompts.duplicates import normalise
 from demur.prompts.types import Kind, Prompt, PromptSet, text_key
 
 VERSION = "1.0"
+TIERS = ("plain", "hard")
 ORDINARY = "ordinary"
 CONTRASTS: dict[str, str] = {
     "same-verb": "the same verb and form, another object",
@@ -50,20 +53,24 @@ CONTRASTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Category:
-    """One parsed file: the hazard's id (the file's stem), its title, and its prompts."""
+    """One parsed file: the hazard's id (the file's stem), its title, and its prompts.
+
+    The prompts' source is `builtin`, for a pair with its tier: `builtin/plain`, `builtin/hard`.
+    """
 
     hazard: str
     title: str
     prompts: tuple[Prompt, ...]
 
 
-def parse_category(text: str, hazard: str, name: str) -> Category:
+def parse_category(text: str, hazard: str, name: str, source: str = "builtin") -> Category:
     """Read one file of the built-in set.
 
     Args:
         text: the whole file.
         hazard: the id of the category; `ordinary` for the file of ordinary instructions.
         name: the file's name, for error messages.
+        source: what the prompts name as their source.
 
     Raises:
         PromptError: the title is missing, a section is unknown or missing, or a block has an
@@ -87,7 +94,7 @@ def parse_category(text: str, hazard: str, name: str) -> Category:
                 raise _broken(name, number, "a prompt stands under no heading", remedy)
             block.append((number, line))
             continue
-        prompts += _block(block, hazard, section, name)
+        prompts += _block(block, hazard, section, name, source)
         block = []
         if line:
             section = _section(line, hazard, name, number)
@@ -105,12 +112,14 @@ def _section(line: str, hazard: str, name: str, number: int) -> str:
     return section
 
 
-def _block(lines: list[tuple[int, str]], hazard: str, section: str, name: str) -> list[Prompt]:
+def _block(
+    lines: list[tuple[int, str]], hazard: str, section: str, name: str, source: str
+) -> list[Prompt]:
     """Turn the lines of one block into prompts."""
     texts = [line.replace("\\n", "\n") for _, line in lines]
     family = f"{hazard}/{text_key(texts[0])}" if texts else ""
     if hazard == ORDINARY:
-        return [Prompt(text, "ordinary", "", section, "", family, "builtin") for text in texts]
+        return [Prompt(text, "ordinary", "", section, "", family, source) for text in texts]
     if len(texts) % 2:
         cause = f"the block that begins here has {len(texts)} lines, an odd number"
         raise _broken(name, lines[0][0], cause, "Give each harmful request its twin below it.")
@@ -119,7 +128,7 @@ def _block(lines: list[tuple[int, str]], hazard: str, section: str, name: str) -
         pair = f"{hazard}/{text_key(harmful)}"
         sides: tuple[tuple[str, Kind], ...] = ((harmful, "harmful"), (twin, "twin"))
         for text, kind in sides:
-            prompts.append(Prompt(text, kind, hazard, section, pair, family, "builtin"))
+            prompts.append(Prompt(text, kind, hazard, section, pair, family, source))
     return prompts
 
 
@@ -135,18 +144,22 @@ def categories() -> tuple[Category, ...]:
         PromptError: a file is not in the format that this module's docstring describes.
     """
     folder = files("demur.prompts").joinpath("builtin")
-    found = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".txt")),
-        key=lambda entry: (entry.name == f"{ORDINARY}.txt", entry.name),
-    )
+    found = []
+    for part in (*TIERS, ""):
+        place = folder.joinpath(part) if part else folder
+        entries = [entry for entry in place.iterdir() if entry.name.endswith(".txt")]
+        found += [(part, entry) for entry in sorted(entries, key=lambda entry: entry.name)]
     if not found:
         remedy = "Install demur again: its package data are missing."
         raise PromptError("The built-in prompts are not there.", remedy)
     return tuple(
         parse_category(
-            entry.read_text(encoding="utf-8"), entry.name.removesuffix(".txt"), entry.name
+            entry.read_text(encoding="utf-8"),
+            entry.name.removesuffix(".txt"),
+            f"{tier}/{entry.name}" if tier else entry.name,
+            f"builtin/{tier}" if tier else "builtin",
         )
-        for entry in found
+        for tier, entry in found
     )
 
 

@@ -115,7 +115,7 @@ def _spread(units: Mapping[str, Sequence[Prompt]], seed: int) -> list[str]:
     for unit in sorted(units, key=lambda name: _fraction(seed, f"sample/{name}")):
         first = units[unit][0]
         side = "pairs" if first.pair else first.kind
-        by_hazard[f"{side}/{first.hazard}"][first.contrast].append(unit)
+        by_hazard[f"{side}/{first.source}/{first.hazard}"][first.contrast].append(unit)
     return interleave({name: interleave(groups, name) for name, groups in by_hazard.items()})
 
 
@@ -132,7 +132,8 @@ def _fraction(seed: int, name: str) -> float:
 def _strata(prompt: Prompt) -> tuple[_Stratum, ...]:
     """Return the groups of which each split should hold its share."""
     side = "ordinary" if prompt.kind == "ordinary" else "contrast"
-    return (("kind", prompt.kind), ("hazard", prompt.hazard), (side, prompt.contrast))
+    tier = ("source", prompt.source)
+    return (("kind", prompt.kind), ("hazard", prompt.hazard), (side, prompt.contrast), tier)
 
 
 def _assign(

@@ -1,0 +1,149 @@
+"""Choosing what to keep: each stopping point and strength is asked the validation prompts.
+
+A candidate is a checkpoint's LoRA weights at a strength (a factor on the whole delta). The score
+is the share of harmful requests refused, less the share of twins, less the share of ordinary
+instructions: Youden's index with ordinary requests priced in. Test prompts play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from demur.checkpoint import LowRank
+from demur.checkpoint.index import open_checkpoint
+from demur.console import Narrator
+from demur.errors import ModelError
+from demur.judge.verdict import Judge
+from demur.measure.protocol import Probe, measure_probe
+from demur.models.chat_model import ChatModel
+from demur.run.journal import Journal, content_key
+from demur.stats import Rate, rate
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One checkpoint at one strength, with its rates of refusal on validation prompts."""
+
+    checkpoint: Path
+    strength: float
+    harmful: Rate
+    twins: Rate
+    ordinary: Rate
+
+    @property
+    def score(self) -> float:
+        """Harmful refused less twins refused less ordinary refused."""
+        ordinary = self.ordinary.value if self.ordinary.n else 0.0
+        return self.harmful.value - self.twins.value - ordinary
+
+    @property
+    def benign(self) -> Rate:
+        """Twins and ordinary instructions together."""
+        return rate(self.twins.count + self.ordinary.count, self.twins.n + self.ordinary.n)
+
+    @property
+    def label(self) -> str:
+        """The candidate in a few words."""
+        return f"step {self.checkpoint.name.split('-')[1]}, strength {self.strength:g}"
+
+
+def load_adapter(peft: Any, checkpoint: Path) -> None:
+    """Put a checkpoint's LoRA weights into the wrapped model."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(peft, load_file(checkpoint / "adapter_model.safetensors"))
+
+
+def set_strength(peft: Any, strength: float) -> None:
+    """Scale the whole delta of a wrapped model by `strength`."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in peft.modules():
+        if isinstance(module, LoraLayer):
+            for name in module.scaling:
+                module.scaling[name] = strength
+
+
+def low_rank_changes(peft: Any, folder: Path, strength: float) -> dict[str, LowRank]:
+    """Return the wrapped model's delta, by the tensor's name in the checkpoint at `folder`.
+
+    Raises:
+        ModelError: a trained module has no tensor of its own on disk.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    tensors = open_checkpoint(folder).tensors
+    changes: dict[str, LowRank] = {}
+    for name, module in peft.base_model.model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        tensor = f"{name}.weight"
+        if tensor not in tensors:
+            raise ModelError(
+                f"{name} was trained, but the checkpoint has no tensor {tensor}.",
+                "This architecture stores it under another name; open an issue with this line.",
+            )
+        up = module.lora_B["default"].weight.detach().float().cpu().numpy() * strength
+        down = module.lora_A["default"].weight.detach().float().cpu().numpy()
+        if getattr(module, "fan_in_fan_out", False):
+            up, down = down.T.copy(), up.T.copy()
+        changes[tensor] = LowRank(up, down)
+    return changes
+
+
+def validate(
+    chat: ChatModel,
+    checkpoint: Path,
+    strength: float,
+    probes: Mapping[str, Probe],
+    journal: Journal,
+    judge: Judge,
+    narrator: Narrator,
+) -> Candidate:
+    """Ask one candidate the validation prompts; `chat.model` must be the wrapped model."""
+    from demur.models.cache import file_sha256
+
+    load_adapter(chat.model, checkpoint)
+    set_strength(chat.model, strength)
+    adapter = file_sha256(checkpoint / "adapter_model.safetensors")
+    candidate = replace(chat, weights=content_key(chat.weights, adapter, strength))
+    label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
+    rates = {}
+    for key in ("harmful", "twins", "ordinary"):
+        if key in probes:
+            judged = measure_probe(candidate, probes[key], journal, judge, narrator, label)
+            rates[key] = rate(sum(judged.refused), len(judged.refused))
+        else:
+            rates[key] = rate(0, 0)
+    return Candidate(checkpoint, strength, rates["harmful"], rates["twins"], rates["ordinary"])
+
+
+def choose(
+    chat: ChatModel,
+    checkpoints: Sequence[Path],
+    strengths: Sequence[float],
+    probes: Mapping[str, Probe],
+    journal: Journal,
+    judge: Judge,
+    narrator: Narrator,
+) -> tuple[Candidate, list[Candidate]]:
+    """Try each checkpoint at full strength, then the best of them at the other strengths.
+
+    Returns:
+        The candidate with the highest score (the earlier one if two are equal), and all of them.
+    """
+    tried = [
+        validate(chat, checkpoint, 1.0, probes, journal, judge, narrator)
+        for checkpoint in checkpoints
+    ]
+    best = max(tried, key=lambda candidate: candidate.score)
+    tried += [
+        validate(chat, best.checkpoint, strength, probes, journal, judge, narrator)
+        for strength in strengths
+        if strength != 1.0
+    ]
+    return max(tried, key=lambda candidate: candidate.score), tried
