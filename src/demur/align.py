@@ -171,9 +171,7 @@ def _align(config: AlignConfig, run: Path | None, narrator: Narrator) -> Aligned
         narrator.log_to(folder.path / "run.log")
         narrator.say(f"  run folder: {folder.path}")
         base_hash = _base_hash(folder, resolved)
-        context = Context(
-            config, folder, narrator, OpeningJudge(), resolved, placement, base_hash
-        )
+        context = Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash)
         probes = _test_probes(config, splits)
         chat = context.load(resolved.folder, base_hash)
         with context.phase("Measuring it as it is"):
@@ -297,6 +295,15 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
         keeping = own_answers(chat, benign, context.folder.journal, config.own_tokens, advance)
     kept = without_refusals(chat, benign, keeping, context.judge)
+    made = {
+        "harmful": len(harmful),
+        "twin": len(twins),
+        "ordinary": len(ordinary),
+        "refuse": len(refusing),
+        "keep": len(kept),
+        "left_out": len(keeping) - len(kept),
+    }
+    context.folder.journal.keep_fact("lessons", made)
     context.narrator.say(
         f"  {len(refusing)} lessons in refusing, {len(kept)} in answering as before; "
         f"{len(keeping) - len(kept)} left out, where the model itself refused or said nothing"
@@ -304,9 +311,7 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     return [*refusing, *kept]
 
 
-def _treat(
-    context: Context, chat: ChatModel, splits: Splits
-) -> tuple[Candidate, list[Candidate]]:
+def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate, list[Candidate]]:
     """Make lessons, train, choose; leaves the chosen delta in `chat.model`."""
     from demur.distill.choose import choose, load_adapter, set_strength
     from demur.distill.train import Recipe, train
@@ -413,9 +418,7 @@ def _scorecard(
         tuple(compare(*sides) for sides in pairs.values()),
         utility,
         by_hazard(pairs["harmful"], pairs["twins"]) if "twins" in pairs else (),
-        tuple(
-            CurvePoint(c.label, c.harmful, c.benign, float("nan"), c is chosen) for c in tried
-        ),
+        tuple(CurvePoint(c.label, c.harmful, c.benign, float("nan"), c is chosen) for c in tried),
         tuple(
             example
             for key, count in (("ordinary", 4), ("twins", 6), ("harmful", 6))

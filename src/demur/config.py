@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from demur.errors import ConfigError
 
 REFUSAL = "Sorry, but I can't help with that."
+POSITIVE = (
+    "train_pairs",
+    "longest",
+    "own_tokens",
+    "rank",
+    "batch",
+    "micro_batch",
+    "epochs",
+    "checkpoints",
+    "validation_pairs",
+    "test_pairs",
+    "test_ordinary",
+    "answer_tokens",
+)
+MODEL, PROMPTS, TRAINING, MEASURING = (
+    Parameter(group=Group.create_ordered(title))
+    for title in ("Model", "Prompts", "Training", "Measuring")
+)
 
 
 @dataclass(frozen=True)
 class AlignConfig:
     """The choices of `demur align`; each has a flag of the same name.
+
+    Raises:
+        ConfigError: a value makes no sense, such as a negative number of prompts.
 
     Attributes:
         model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
@@ -39,7 +65,7 @@ class AlignConfig:
         last_layer: where training ends, as a fraction of the model's depth.
         learning_rate: of AdamW.
         batch: lessons a step.
-        micro_batch: lessons a forward pass.
+        micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
         checkpoints: stopping points that validation chooses from.
@@ -54,45 +80,71 @@ class AlignConfig:
         seed: of everything that is drawn.
     """
 
-    model: str
-    revision: str | None = None
-    base: str | None = None
-    trust_remote_code: bool = False
-    device: str = "auto"
-    dtype: str = "auto"
-    system: str | None = None
-    thinking: bool = False
-    chat_template: str | None = None
-    pairs: str | None = None
-    harmful: str | None = None
-    harmful_column: str | None = None
-    benign: str | None = None
-    benign_column: str | None = None
-    ordinary: str | None = None
-    ordinary_column: str | None = None
-    refusal: str = REFUSAL
-    train_pairs: int = 1000
-    train_ordinary: int = 300
-    longest: int = 64
-    own_tokens: int = 12
-    rank: int = 16
-    first_layer: float = 0.33
-    last_layer: float = 1.0
-    learning_rate: float = 1e-3
-    batch: int = 32
-    micro_batch: int = 16
-    epochs: int = 1
-    keep_weight: float = 1.0
-    checkpoints: int = 3
-    strengths: tuple[float, ...] = (0.8, 1.2)
-    validation_pairs: int = 100
-    test_pairs: int = 200
-    test_ordinary: int = 140
-    prefill: int = 60
-    answer_tokens: int = 20
-    text: str | None = None
-    text_tokens: int = 6144
-    seed: int = 0
+    model: Annotated[str, MODEL]
+    _: KW_ONLY
+    revision: Annotated[str | None, MODEL] = None
+    base: Annotated[str | None, MODEL] = None
+    trust_remote_code: Annotated[bool, MODEL] = False
+    device: Annotated[str, MODEL] = "auto"
+    dtype: Annotated[str, MODEL] = "auto"
+    system: Annotated[str | None, MODEL] = None
+    thinking: Annotated[bool, MODEL] = False
+    chat_template: Annotated[str | None, MODEL] = None
+    pairs: Annotated[str | None, PROMPTS] = None
+    harmful: Annotated[str | None, PROMPTS] = None
+    harmful_column: Annotated[str | None, PROMPTS] = None
+    benign: Annotated[str | None, PROMPTS] = None
+    benign_column: Annotated[str | None, PROMPTS] = None
+    ordinary: Annotated[str | None, PROMPTS] = None
+    ordinary_column: Annotated[str | None, PROMPTS] = None
+    refusal: Annotated[str, TRAINING] = REFUSAL
+    train_pairs: Annotated[int, TRAINING] = 1000
+    train_ordinary: Annotated[int, TRAINING] = 300
+    longest: Annotated[int, TRAINING] = 64
+    own_tokens: Annotated[int, TRAINING] = 12
+    rank: Annotated[int, TRAINING] = 16
+    first_layer: Annotated[float, TRAINING] = 0.33
+    last_layer: Annotated[float, TRAINING] = 1.0
+    learning_rate: Annotated[float, TRAINING] = 1e-3
+    batch: Annotated[int, TRAINING] = 32
+    micro_batch: Annotated[int, TRAINING] = 16
+    epochs: Annotated[int, TRAINING] = 1
+    keep_weight: Annotated[float, TRAINING] = 1.0
+    checkpoints: Annotated[int, TRAINING] = 3
+    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (0.8, 1.2)
+    validation_pairs: Annotated[int, MEASURING] = 100
+    test_pairs: Annotated[int, MEASURING] = 200
+    test_ordinary: Annotated[int, MEASURING] = 140
+    prefill: Annotated[int, MEASURING] = 60
+    answer_tokens: Annotated[int, MEASURING] = 20
+    text: Annotated[str | None, MEASURING] = None
+    text_tokens: Annotated[int, MEASURING] = 6144
+    seed: Annotated[int, TRAINING] = 0
+
+    def __post_init__(self) -> None:
+        # cyclopts and callers from Python both come through here
+        object.__setattr__(self, "strengths", tuple(self.strengths))
+        for name in POSITIVE:
+            self._require(name, "at least 1", getattr(self, name) >= 1)
+        for name in ("train_ordinary", "prefill", "keep_weight"):
+            self._require(name, "at least 0", getattr(self, name) >= 0)
+        self._require("text_tokens", "at least 2", self.text_tokens >= 2)
+        self._require("learning_rate", "above 0", 0 < self.learning_rate < math.inf)
+        self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
+        self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
+        self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
+
+    @property
+    def _layers_in_order(self) -> bool:
+        return self.first_layer < self.last_layer <= 1
+
+    def _require(self, name: str, wanted: str, met: bool) -> None:
+        if not met:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} is {getattr(self, name)}, but must be {wanted}.",
+                f"Give another value, or leave {flag} out.",
+            )
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""

@@ -6,6 +6,7 @@ On a terminal progress is a bar with time left; elsewhere it is a line now and t
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -61,15 +62,16 @@ class Narrator:
 
     def heading(self, text: str) -> None:
         """Say what begins now."""
-        self.console.print(f"\n[bold]{text}[/bold]")
+        self.console.print(f"\n{text}", style="bold", markup=False)
         self._keep(f"== {text}")
 
     def table(self, table: Table) -> None:
         """Show a table; the log keeps its plain text."""
         self.console.print(table)
-        plain = Console(width=110, file=None, record=True, quiet=True)
-        plain.print(table)
-        self._keep(plain.export_text())
+        plain = Console(width=110, file=io.StringIO(), color_system=None)
+        with plain.capture() as captured:
+            plain.print(table)
+        self._keep(captured.get().rstrip("\n"))
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:

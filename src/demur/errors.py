@@ -23,6 +23,10 @@ class DemurError(Exception):
         self.remedy = remedy
 
 
+class ConfigError(DemurError):
+    """A choice has a value that makes no sense."""
+
+
 class ModelError(DemurError):
     """The model cannot be found, read or understood."""
 

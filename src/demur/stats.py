@@ -65,7 +65,7 @@ def mcnemar(only_before: int, only_after: int) -> float:
     n = only_before + only_after
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, k) for k in range(min(only_before, only_after) + 1)) / 2**n
+    tail = sum(math.comb(n, k) for k in range(min(only_before, only_after) + 1)) / (1 << n)
     return min(1.0, 2 * tail)
 
 
@@ -93,14 +93,15 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Difference:
     value = first.value - second.value
     product = (both + only_after) * (only_before + neither)
     product *= (both + only_before) * (only_after + neither)
-    determinant = both * neither - only_after * only_before
+    determinant: float = both * neither - only_after * only_before
     if determinant > 0:  # Newcombe's continuity correction of phi
         determinant = max(determinant - n / 2, 0.0)
     phi = determinant / math.sqrt(product) if product else 0.0
     down_first, up_first = first.value - first.low, first.high - first.value
     down_second, up_second = second.value - second.low, second.high - second.value
-    low = value - math.sqrt(down_first**2 - 2 * phi * down_first * up_second + up_second**2)
-    high = value + math.sqrt(up_first**2 - 2 * phi * up_first * down_second + down_second**2)
+    below = down_first**2 - 2 * phi * down_first * up_second + up_second**2
+    above = up_first**2 - 2 * phi * up_first * down_second + down_second**2
+    low, high = value - math.sqrt(max(0.0, below)), value + math.sqrt(max(0.0, above))
     return Difference(value, max(-1.0, low), min(1.0, high), mcnemar(only_before, only_after))
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hub_server import hub_server, use_hub
+from tests.tiny import tiny_llama
 
 from demur.errors import ModelError
 from demur.models.resolve import resolve
-from tests.hub_server import hub_server, use_hub
-from tests.tiny import tiny_llama
 
 
 @pytest.fixture(scope="module")

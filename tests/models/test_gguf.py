@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tiny import CHAT_TEMPLATE, tiny_gguf, tiny_llama
 
 from demur.errors import ModelError
 from demur.models import gguf
 from demur.models.cache import file_sha256
 from demur.models.resolve import resolve
-from tests.tiny import CHAT_TEMPLATE, tiny_gguf, tiny_llama
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.hub_server import HubServer, hub_server, use_hub
+from tests.tiny import tiny_llama
 
 from demur.errors import CheckpointError, ModelError
 from demur.models import hub
 from demur.models.resolve import resolve
-from tests.hub_server import HubServer, hub_server, use_hub
-from tests.tiny import tiny_llama
 
 NAME = "tiny/llama"
 

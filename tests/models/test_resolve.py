@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny import tiny_llama
 
 from demur.errors import CheckpointError, ModelError
 from demur.models.cache import build_once, cache_root
 from demur.models.config import check_weights
 from demur.models.resolve import resolve
-from tests.tiny import tiny_llama
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.hub_server import HubServer, hub_server, use_hub
 
 from demur.errors import PromptError
 from demur.prompts import load_prompts
 from demur.prompts.hub import hub_address
-from tests.hub_server import HubServer, hub_server, use_hub
 
 
 @pytest.mark.parametrize(

@@ -272,13 +272,13 @@ def make_content() -> ReportContent:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def content() -> ReportContent:
     """A made-up report with every section filled."""
     return make_content()
 
 
-@pytest.fixture()
+@pytest.fixture
 def bare() -> ReportContent:
     """A made-up report with every optional part empty, and one set without prompts."""
     from dataclasses import replace

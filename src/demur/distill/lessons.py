@@ -48,19 +48,18 @@ class Lesson:
 
 def ended_answer(chat: ChatModel, request: str, text: str) -> tuple[int, ...]:
     """Return the token ids of `text` as an answer, with the end mark that the template uses."""
-    opened = chat.text(request)
-    closed = chat.tokenizer.apply_chat_template(
-        [{"role": "user", "content": request}, {"role": "assistant", "content": text}],
-        tokenize=False,
-    )
-    ids = chat.tokenizer(text, add_special_tokens=False).input_ids
-    if closed.startswith(opened) and chat.system is None:
-        rest = chat.tokenizer(closed[len(opened) :], add_special_tokens=False).input_ids
-        for place, token in enumerate(rest):
-            if token in chat.stops:
-                return tuple(rest[: place + 1])
-    ending = sorted(chat.stops)[-1:] if chat.stops else []
-    return (*ids, *ending)
+    opened, closed = chat.text(request), chat.text(request, text)
+    if closed.startswith(opened):
+        answered = closed[len(opened) :]
+    else:  # a template that drops the thinking block of answers given earlier
+        answered = text + closed.rpartition(text)[2]
+    ids = chat.tokenizer(answered, add_special_tokens=False).input_ids
+    for place, token in enumerate(ids):
+        if token in chat.stops:
+            return tuple(ids[: place + 1])
+    bare = chat.tokenizer(answered.rstrip(), add_special_tokens=False).input_ids
+    ending = [chat.tokenizer.eos_token_id] if chat.tokenizer.eos_token_id in chat.stops else []
+    return (*bare, *(ending or sorted(chat.stops)[-1:]))
 
 
 def refusing_lessons(chat: ChatModel, prompts: Sequence[Prompt], refusal: str) -> list[Lesson]:
@@ -82,7 +81,8 @@ def _pack(written: Written) -> bytes:
 
     import numpy as np
 
-    assert written.log_probabilities is not None and written.candidates is not None
+    assert written.log_probabilities is not None
+    assert written.candidates is not None
     file = io.BytesIO()
     np.savez(
         file,
@@ -121,12 +121,12 @@ def own_answers(
     done = frozenset(index for index, key in enumerate(keys) if key in known)
     requests = [chat.encode(prompt.text) for prompt in prompts]
     if len(done) < len(keys):
-        top = min(CANDIDATES, int(chat.model.config.vocab_size))
+        top = min(CANDIDATES, int(chat.model.config.get_text_config().vocab_size))
         for batch in decode_all(chat, requests, tokens, candidates=top, done=done):
-            fresh = [(keys[index], _pack(written)) for index, written in batch]
+            fresh = [(keys[index], _pack(written)) for index, written in batch if index not in done]
             journal.add_arrays(fresh)
             known.update(fresh)
-            advance(sum(index not in done for index, _ in batch))
+            advance(len(fresh))
     return [
         Lesson("keep", tuple(request), *_unpack(known[key]))
         for request, key in zip(requests, keys, strict=True)

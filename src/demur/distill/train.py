@@ -22,7 +22,10 @@ from demur.models.chat_model import ChatModel
 from demur.run.folder import room_on_disk
 
 COMPLETE = "complete"
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
+    *("gate_proj", "up_proj", "down_proj", "gate_up_proj"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,15 @@ class Recipe:
 
 def trained_layers(depth: int, recipe: Recipe) -> list[int]:
     """Return the indices of the layers that the recipe trains in a model of `depth` layers."""
-    first = round(recipe.first_layer * depth)
+    first = min(round(recipe.first_layer * depth), depth - 1)
     last = max(first + 1, round(recipe.last_layer * depth))
     return list(range(first, min(last, depth)))
+
+
+def micro_batch(recipe: Recipe) -> int:
+    """Return the lessons of a forward pass: as many as allowed that divide a step evenly."""
+    most = min(recipe.micro_batch, recipe.batch)
+    return next(rows for rows in range(most, 0, -1) if recipe.batch % rows == 0)
 
 
 def target_modules(model: Any) -> list[str]:
@@ -109,7 +118,18 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
-def _callback(narrator: Narrator, folder: Path, advance: Any, done: int) -> Any:
+def _require_finite(peft: Any, step: int) -> None:
+    import torch
+
+    for parameter in peft.parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise TrainingError(
+                f"The trained weights became NaN or infinite by step {step}.",
+                "Lower --learning-rate, or use --dtype float32.",
+            )
+
+
+def _callback(peft: Any, narrator: Narrator, folder: Path, advance: Any, done: int) -> Any:
     import os
 
     from transformers import TrainerCallback
@@ -126,7 +146,7 @@ def _callback(narrator: Narrator, folder: Path, advance: Any, done: int) -> Any:
         def on_log(
             self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
         ) -> None:
-            loss = (logs or {}).get("loss")
+            loss = (logs or {}).get("loss", (logs or {}).get("train_loss"))
             if loss is None:
                 return
             if not math.isfinite(float(loss)):
@@ -138,6 +158,7 @@ def _callback(narrator: Narrator, folder: Path, advance: Any, done: int) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             checkpoint = folder / f"checkpoint-{state.global_step}"
+            _require_finite(peft, state.global_step)
             os.sync()
             (checkpoint / COMPLETE).touch()
 
@@ -196,7 +217,7 @@ def train(
             trainer = _trainer(chat, peft, lessons, order[: steps * recipe.batch], recipe, folder)
             trainer.args.save_steps = every
             trainer.state.save_steps = every
-            trainer.add_callback(_callback(narrator, folder, advance, done))
+            trainer.add_callback(_callback(peft, narrator, folder, advance, done))
             trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
         del trainer
     peft.eval()
@@ -221,10 +242,11 @@ def _trainer(
     from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
 
     steps = len(order) // recipe.batch
+    rows_at_once = micro_batch(recipe)
     arguments = SFTConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=recipe.micro_batch,
-        gradient_accumulation_steps=max(1, recipe.batch // recipe.micro_batch),
+        per_device_train_batch_size=rows_at_once,
+        gradient_accumulation_steps=recipe.batch // rows_at_once,
         max_steps=steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
@@ -238,6 +260,7 @@ def _trainer(
         train_sampling_strategy="sequential",
         save_strategy="steps",
         logging_steps=5,
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to=[],
         bf16=False,

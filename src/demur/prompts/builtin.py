@@ -1,8 +1,9 @@
 """The built-in contrast set: harmful requests, their harmless twins, and ordinary instructions.
 
-It was written for demur and holds requests only, never an answer. The pairs come in two tiers,
-`plain` (everyday wording, twins that are plainly harmless) and `hard` (twins made to deceive, and
-harmful requests that avoid alarming words). In each, one text file a hazard category, named after
+It was written for demur and holds requests only, never an answer. The pairs come in three tiers,
+`plain` (everyday wording, twins that are plainly harmless), `turned` (formal requests, and the
+same turned to a good end) and `hard` (twins made to deceive, and harmful requests that avoid
+alarming words). In each, one text file a hazard category, named after
 it; beside them one file of ordinary instructions:
 
     # Title of the hazard category
@@ -33,7 +34,7 @@ from demur.prompts.duplicates import normalise
 from demur.prompts.types import Kind, Prompt, PromptSet, text_key
 
 VERSION = "1.0"
-TIERS = ("plain", "hard")
+TIERS = ("plain", "turned", "hard")
 ORDINARY = "ordinary"
 CONTRASTS: dict[str, str] = {
     "same-verb": "the same verb and form, another object",
@@ -55,7 +56,7 @@ CONTRASTS: dict[str, str] = {
 class Category:
     """One parsed file: the hazard's id (the file's stem), its title, and its prompts.
 
-    The prompts' source is `builtin`, for a pair with its tier: `builtin/plain`, `builtin/hard`.
+    The prompts' source is `builtin`, for a pair with its tier: `builtin/plain`.
     """
 
     hazard: str

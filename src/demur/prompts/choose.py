@@ -8,7 +8,13 @@ from demur.errors import PromptError
 from demur.prompts.builtin import builtin_set
 from demur.prompts.files import load_pairs, load_prompts
 from demur.prompts.split import split
-from demur.prompts.types import Prompt, Splits
+from demur.prompts.types import KINDS, SPLITS, Kind, Prompt, Splits, of_kind
+
+NAMES: dict[Kind, str] = {
+    "harmful": "harmful prompts",
+    "twin": "benign twins",
+    "ordinary": "ordinary instructions",
+}
 
 
 def gather(
@@ -25,7 +31,8 @@ def gather(
     """Return train, validation and test prompts; what is not named comes from the built-in set.
 
     Raises:
-        PromptError: a source cannot be read, or both pairs and single sides are named.
+        PromptError: a source cannot be read, both pairs and single sides are named, or a split
+            would be left without prompts of a kind.
     """
     if pairs and (harmful or benign):
         raise PromptError(
@@ -54,10 +61,13 @@ def gather(
     else:
         chosen += [p for p in known if p.kind == "ordinary"]
     splits = split(chosen, seed=seed)
-    for part in ("train", "validation", "test"):
-        if not any(p.kind == "harmful" for p in splits.of(part)):  # type: ignore[arg-type]
-            raise PromptError(
-                f"There are too few harmful prompts for a {part} split ({len(chosen)} in all).",
-                "Give at least some thirty, or leave --harmful and --pairs out.",
-            )
+    for kind in KINDS:
+        count = len(of_kind(chosen, kind))
+        for part in SPLITS:
+            if not of_kind(splits.of(part), kind):
+                raise PromptError(
+                    f"There are too few {NAMES[kind]} for a {part} split ({count} in all, before "
+                    "repeated ones are left out).",
+                    "Give more, or more varied ones, or leave the option out.",
+                )
     return splits

@@ -23,11 +23,14 @@ from demur.run.journal import Journal, content_key
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,19 +70,41 @@ def require_room(where: Path, needed: int) -> None:
 
 @contextmanager
 def folder_that_appears_whole(target: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder; it takes the target's name when the block succeeds."""
+    """Yield a temporary sibling folder; it takes the target's name when the block succeeds.
+
+    What had the name before stays until then; when the block fails it stays for good.
+
+    Raises:
+        RunError: the disk filled up inside the block.
+    """
     temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    former = target.with_name(f".{target.name}.former")
+    if former.exists() and not target.exists():  # killed between the two renames below
+        os.rename(former, target)
+    for leftover in (temporary, former):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         with room_on_disk(target):
             yield temporary
-    except BaseException:
+            for path in [*sorted(temporary.rglob("*")), temporary]:
+                _to_disk(path)
+        if target.exists():
+            os.rename(target, former)
+        os.rename(temporary, target)
+        _to_disk(target.parent)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(temporary, target)
+        if target.exists():
+            shutil.rmtree(former, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class RunFolder:
@@ -110,6 +135,11 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
+            if not isinstance(error, BlockingIOError):
+                raise RunError(
+                    f"The run folder {path} cannot be locked ({error.strerror}).",
+                    "Choose a folder on another file system with --run.",
+                ) from error
             raise RunError(
                 f"Another process is at work in {path}.",
                 "Wait for it, or give this run a folder of its own with --run.",
@@ -125,10 +155,10 @@ class RunFolder:
         file = self.path / "config.json"
         if file.exists():
             try:
-                known = json.loads(file.read_text(encoding="utf-8"))
-            except (ValueError, UnicodeDecodeError) as error:
+                known = dict(json.loads(file.read_text(encoding="utf-8")))
+            except (OSError, TypeError, ValueError) as error:
                 raise RunError(
-                    f"{file} is not readable JSON ({error}).",
+                    f"{file} is not a run's configuration ({error}).",
                     "Choose another run folder with --run, or delete this one.",
                 ) from error
             wanted = json.loads(json.dumps(dict(configuration)))

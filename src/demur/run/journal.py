@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from demur.errors import RunError
 
+PATIENCE = 60.0  # seconds that one process waits for another to finish writing
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt TEXT NOT NULL, settings TEXT NOT NULL,
@@ -63,6 +65,31 @@ class Answer:
     finished: bool
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    try:
+        _enter_write_ahead_mode(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.executescript(SCHEMA)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _enter_write_ahead_mode(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait its timeout out here when two processes open a new file at once.
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 class Journal:
     """Rows that outlive the process; safe to open from several processes at once."""
 
@@ -75,10 +102,7 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            self.connection.executescript(SCHEMA)
+            self.connection = _open(path)
         except (sqlite3.Error, OSError) as error:
             raise RunError(
                 f"The journal {path} cannot be opened ({error}).",
@@ -107,7 +131,8 @@ class Journal:
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
-            query = f"SELECT key, prompt, text, tokens, finished FROM answers WHERE key IN ({marks})"
+            columns = "key, prompt, text, tokens, finished"
+            query = f"SELECT {columns} FROM answers WHERE key IN ({marks})"
             for key, prompt, text, tokens, finished in self.connection.execute(query, part):
                 found[key] = Answer(key, prompt, text, tuple(json.loads(tokens)), bool(finished))
         return found

@@ -1,0 +1,7 @@
+"""`python -m demur` is `demur`."""
+
+import sys
+
+from demur.cli import main
+
+sys.exit(main())

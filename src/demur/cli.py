@@ -1,0 +1,312 @@
+"""The command line: `demur align MODEL`, and what is done with the result.
+
+    demur align smollm2-135m
+
+Each command parses, calls a room, and prints: results on standard output, narration on standard
+error. Exit codes: 0 done, 2 an error that the user can solve, 130 interrupted (the same command
+continues).
+"""
+
+from __future__ import annotations
+
+import errno
+import json as json_format
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+
+from demur import __version__
+from demur.config import MODEL, AlignConfig
+from demur.errors import DemurError, Interrupted, RunError
+from demur.quiet import hush
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OUTPUT = Parameter(group=Group.create_ordered("Output"))
+Json = Annotated[bool, OUTPUT]
+Out = Annotated[Path, Parameter(name=("--out", "-o"), group=OUTPUT.group)]
+Trust = Annotated[bool, MODEL]
+
+app = App(
+    name="demur",
+    help="Gives open-weight language models their refusals back, and proves it.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+
+
+@app.command
+def align(
+    config: Annotated[AlignConfig, Parameter(name="*")],
+    *,
+    run: Annotated[Path | None, OUTPUT] = None,
+    json: Json = False,
+    no_menu: Annotated[bool, Parameter(name=("--no-menu", "--yes"), group=OUTPUT.group)] = False,
+) -> None:
+    """Give a model its refusals back: measure, train, choose, measure again, report.
+
+    The run folder holds the aligned model, a small patch, the report and the journal. The same
+    command continues a run that was interrupted.
+
+    Args:
+        run: the run folder; by default runs/<model>-<hash of all choices>.
+        json: print the result as one JSON object, and ask nothing.
+        no_menu: leave out the menu at the end.
+    """
+    from demur.align import align as align_model
+    from demur.console import Narrator, is_interactive
+
+    narrator = Narrator()
+    aligned = align_model(config, run=run, narrator=narrator)
+    if json:
+        from demur.result import read_result
+
+        _print_json({"run": str(aligned.run), **read_result(aligned.run)})
+    elif not no_menu and is_interactive():
+        from demur.menu import QuestionaryAsker, actions_of, run_menu
+
+        run_menu(actions_of(aligned, config, narrator.console), QuestionaryAsker(), narrator.say)
+
+
+@app.command
+def apply(
+    model: Annotated[str, MODEL],
+    patch: Annotated[Path, MODEL],
+    *,
+    out: Out,
+    revision: Annotated[str | None, MODEL] = None,
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Put a patch onto the model that it was made for, into a new folder.
+
+    Args:
+        model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
+        patch: the patch file that `demur align` wrote.
+        out: the folder to write; it must be new or empty.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: let a model bring its own Python code.
+        json: print what was done as one JSON object.
+    """
+    from demur.checkpoint import apply_patch
+
+    folder = _for_patching(model, patch, out, revision, trust_remote_code)
+    _say_applied(apply_patch(folder, patch, out), json)
+
+
+@app.command
+def revert(
+    model: Annotated[str, MODEL],
+    patch: Annotated[Path, MODEL],
+    *,
+    out: Out,
+    revision: Annotated[str | None, MODEL] = None,
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Take a patch out of a model that carries it, into a new folder.
+
+    Args:
+        model: the model with the patch: a folder, a hub id, ...
+        patch: the patch file that it carries.
+        out: the folder to write; it must be new or empty.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: let a model bring its own Python code.
+        json: print what was done as one JSON object.
+    """
+    from demur.checkpoint import revert_patch
+    from demur.provenance import is_card_of_demur
+    from demur.report.card import FILE
+
+    folder = _for_patching(model, patch, out, revision, trust_remote_code)
+    applied = revert_patch(folder, patch, out)
+    if is_card_of_demur(out / FILE):  # it describes the model with the patch
+        (out / FILE).unlink()
+    _say_applied(applied, json)
+
+
+@app.command
+def chat(
+    model: Annotated[str, MODEL],
+    *,
+    against: Annotated[str | None, MODEL] = None,
+    system: Annotated[str | None, MODEL] = None,
+    thinking: Annotated[bool, MODEL] = False,
+    chat_template: Annotated[str | None, MODEL] = None,
+    device: Annotated[str, MODEL] = "auto",
+    dtype: Annotated[str, MODEL] = "auto",
+    trust_remote_code: Trust = False,
+    tokens: Annotated[int, OUTPUT] = 200,
+) -> None:
+    """Talk to a model, or to two side by side; each line is asked on its own.
+
+    Args:
+        model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
+        against: a second model, which answers the same beside it.
+        system: a system prompt; by default what the chat template itself has.
+        thinking: leave the thinking block of the template open.
+        chat_template: chatml, plain or a Jinja file, for a model without one.
+        device: auto, cuda, mps or cpu.
+        dtype: auto, float32, bfloat16 or float16.
+        trust_remote_code: let a model bring its own Python code.
+        tokens: at most so many tokens an answer.
+    """
+    from rich.console import Console
+
+    from demur.chat import Manner, converse, speaker
+    from demur.models.resolve import resolve
+
+    manner = Manner(device, dtype, system, thinking, chat_template, trust_remote_code, tokens)
+    names = [model] if against is None else [model, against]
+    folders = [resolve(name, trust_remote_code=trust_remote_code, say=_say) for name in names]
+    converse([speaker(each.folder, each.name, manner) for each in folders], Console())
+
+
+@app.command
+def show(run: Path, *, json: Json = False) -> None:
+    """Show the figures of a finished run again.
+
+    Args:
+        run: its run folder.
+        json: print the result as one JSON object.
+    """
+    from demur.outcome import closing, goals
+    from demur.report.html import FILE
+    from demur.report.table import console_table
+    from demur.result import read_result, scorecard_of
+
+    result = read_result(run)
+    if json:
+        _print_json({"run": str(run), **result})
+        return
+    scorecard = scorecard_of(result)
+    _stdout().print(console_table(scorecard))
+    print(closing(scorecard, goals(scorecard), run / FILE))
+
+
+@app.command
+def prompts(*, export: Path | None = None, json: Json = False) -> None:
+    """Count the built-in prompts by hazard, contrast and split, or write them to a file.
+
+    Args:
+        export: write all prompts, with the split of each, to this file as JSON lines.
+        json: print the counts as one JSON object.
+    """
+    from demur.prompts.choose import gather
+    from demur.prompts.listing import count, json_lines, tables
+    from demur.report.files import write_text
+
+    splits = gather()
+    if export is not None:
+        lines = json_lines(splits)
+        write_text(export, lines)
+        _say(f"Wrote {lines.count(chr(10)):,} prompts to {export}.")
+    if json:
+        _print_json(count(splits))
+    elif export is None:
+        for table in tables(count(splits)):
+            _stdout().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; nothing here ends in a traceback.
+
+    Args:
+        arguments: what follows the program's name; by default those of this process.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    hush()
+    # kill's default signal is a wish to stop, as Ctrl-C is: the journal and locks are left in order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except DemurError as error:
+        return _fail(error, "--json" in tokens)
+    except CycloptsError as error:
+        return _fail(_usage_error(error), "--json" in tokens)
+    except KeyboardInterrupt:
+        return _fail(
+            Interrupted("Interrupted.", "Give the same command again."), "--json" in tokens
+        )
+    except BrokenPipeError:
+        # the reader has gone; what Python flushes at its end must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = RunError(
+            f"There is no room left on the disk ({error}).",
+            "Make room and run the same command again: it continues.",
+        )
+        return _fail(full, "--json" in tokens)
+
+
+def _fail(error: DemurError, json: bool) -> int:
+    begin = "" if isinstance(error, Interrupted) else "error: "
+    print(f"{begin}{error.cause}\n{error.remedy}", file=sys.stderr)
+    if json:
+        _print_json({"error": error.cause, "remedy": error.remedy})
+    return error.exit_code
+
+
+def _usage_error(error: CycloptsError) -> DemurError:
+    """Return what cyclopts found wrong with the arguments, in our two sentences."""
+    error.verbose = False
+    command = " ".join(("demur", *(error.command_chain or ())))
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        cause = f"There is no use for {' '.join(map(repr, error.unused_tokens))}."
+    else:
+        cause = " ".join(str(error).split())
+    return DemurError(cause, f"See `{command} --help`.")
+
+
+def _for_patching(
+    model: str, patch: Path, out: Path, revision: str | None, trust_remote_code: bool
+) -> Path:
+    """Return the model's folder, once what is quick to check is checked."""
+    from demur.checkpoint import read_patch
+    from demur.checkpoint.storage import require_empty
+    from demur.models.resolve import resolve
+
+    read_patch(patch)
+    require_empty(out)
+    return resolve(model, revision=revision, trust_remote_code=trust_remote_code, say=_say).folder
+
+
+def _say_applied(applied: Any, json: bool) -> None:
+    if json:
+        from demur.checkpoint.manifest import plain
+
+        _print_json(plain(applied))
+    else:
+        print(applied.sentence)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    print(json_format.dumps(value, indent=2, ensure_ascii=True))
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    # a file or a pipe has no width of its own, and 80 columns would break the table's cells
+    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Lessons: refusals that end as the template ends them, and the student's own distributions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.distill.students import student
+from tests.models.test_chat_model import ALWAYS_THINKING, QWEN3
+from tests.models.test_generation import Counted
+from tests.tiny import CHAT_TEMPLATE
+
+from demur.distill import lessons as room
+from demur.distill.lessons import (
+    CANDIDATES,
+    Lesson,
+    ended_answer,
+    own_answers,
+    refusing_lessons,
+    without_refusals,
+)
+from demur.errors import TrainingError
+from demur.judge import OpeningJudge
+from demur.models.chat_model import TEMPLATES
+from demur.models.generation import Decoding, answer
+from demur.prompts.types import Prompt
+from demur.run.journal import Journal
+
+REFUSAL = "Sorry, but I can't help with that."
+GEMMA = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + "
+    "message['content'] | trim + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DROPS_THOUGHTS = ALWAYS_THINKING
+BENIGN = [
+    Prompt(text, "ordinary")
+    for text in ("How do I bake bread?", "Why?", "Tell me what the weather is like.", "And now?")
+]
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, QWEN3, GEMMA, DROPS_THOUGHTS])
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_an_answer_ends_with_the_templates_own_mark(template, system):
+    chat = student(template=template, system=system)
+    ids = ended_answer(chat, "How?", REFUSAL)
+    assert ids[-1] == 2
+    assert ids.count(2) == 1
+    assert chat.tokenizer.decode(ids) == REFUSAL + "<|im_end|>"
+
+
+def test_the_mark_is_the_templates_where_the_model_has_several():
+    template = CHAT_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")
+    chat = student(template=template)
+    chat._stops = frozenset({0, 2, 7})
+    assert ended_answer(chat, "How?", REFUSAL)[-1] == 0
+
+
+def test_a_template_without_mark_gets_the_tokenizers():
+    chat = student(template=TEMPLATES["plain"])
+    chat._stops = frozenset({2, 9})
+    ids = ended_answer(chat, "How?", REFUSAL)
+    assert ids[-1] == 2
+    assert chat.text("How?") + chat.tokenizer.decode(ids[:-1]) == (
+        "User: How?\nAssistant: " + REFUSAL
+    )
+
+
+def test_refusing_lessons():
+    chat = student()
+    prompts = [Prompt("Do harm.", "harmful"), Prompt("Do more harm.", "harmful")]
+    made = refusing_lessons(chat, prompts, REFUSAL)
+    assert [lesson.prompt for lesson in made] == [tuple(chat.encode(p.text)) for p in prompts]
+    assert {lesson.answer for lesson in made} == {ended_answer(chat, "x", REFUSAL)}
+    assert {lesson.kind for lesson in made} == {"refuse"}
+    assert refusing_lessons(chat, [], REFUSAL) == []
+    with pytest.raises(TrainingError, match="refusal is empty"):
+        refusing_lessons(chat, prompts, " \n")
+
+
+def test_own_answers_hold_the_students_own_distribution(tmp_path):
+    chat, journal = student(), Journal(tmp_path / "journal.sqlite")
+    made = own_answers(chat, BENIGN, journal, 6, lambda count: None)
+    texts = [prompt.text for prompt in BENIGN]
+    answers = answer(chat, texts, journal, Decoding(6))
+    assert [lesson.answer for lesson in made] == [one.tokens for one in answers]
+    for lesson, prompt in zip(made, BENIGN, strict=True):
+        assert lesson.kind == "keep"
+        assert lesson.prompt == tuple(chat.encode(prompt.text))
+        ids = torch.tensor([[*lesson.prompt, *lesson.answer]])
+        logits = chat.model(ids).logits[0, len(lesson.prompt) - 1 : -1]
+        best = logits.log_softmax(-1).topk(CANDIDATES)
+        assert lesson.log_probabilities.shape == (len(lesson.answer), CANDIDATES)
+        assert lesson.log_probabilities.dtype == torch.float16
+        assert torch.allclose(lesson.log_probabilities.float(), best.values, atol=1e-2)
+        direct = logits.log_softmax(-1).gather(1, lesson.candidates.long())
+        assert torch.allclose(lesson.log_probabilities.float(), direct, atol=1e-2)
+
+
+def test_own_answers_go_on_from_the_journal(tmp_path, monkeypatch):
+    chat, journal = student(), Journal(tmp_path / "journal.sqlite")
+    advanced: list[int] = []
+    first = own_answers(chat, BENIGN[:2], journal, 4, advanced.append)
+    with Counted(chat.model) as counted:
+        second = own_answers(chat, BENIGN, journal, 4, advanced.append)
+    assert counted.calls > 0
+    assert sum(advanced) == 2 + 4
+    journal.close()
+    journal = Journal(tmp_path / "journal.sqlite")
+    monkeypatch.setattr(room, "decode_all", None)  # would fail if it were called
+    with Counted(chat.model) as counted:
+        third = own_answers(chat, BENIGN, journal, 4, advanced.append)
+    assert counted.calls == 0
+    assert sum(advanced) == 2 + 4 + 4
+    for early, late in ((first, second[:2]), (second, third)):
+        for one, other in zip(early, late, strict=True):
+            assert (one.prompt, one.answer) == (other.prompt, other.answer)
+            assert torch.equal(one.log_probabilities, other.log_probabilities)
+            assert torch.equal(one.candidates, other.candidates)
+
+
+def test_lessons_in_over_refusal_are_left_out():
+    chat = student()
+
+    def lesson(text: str) -> Lesson:
+        return Lesson("keep", (1,), tuple(chat.tokenizer(text).input_ids))
+
+    texts = ["Take the flour first.", "I can’t help with that.", "", "Sorry, but I cannot assist."]
+    made = [lesson(text) for text in texts]
+    kept = without_refusals(chat, BENIGN, made, OpeningJudge())
+    assert kept == made[:1]

@@ -1,0 +1,126 @@
+"""The loss of a padded batch is the mean of what each lesson costs alone, gradient included."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from tests.distill.students import made_lessons
+from tests.models.architectures import tiny
+
+from demur.distill.lessons import Lesson
+from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
+from demur.models.generation import common_prefix
+
+
+def moved(name: str) -> Any:
+    """Return a copy of the tiny model, a little away from what the lessons were made with."""
+    model = deepcopy(tiny(name)).requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def trainer(keep_weight: float = 1.0, accumulation: int = 1) -> RefusalTrainer:
+    bare = RefusalTrainer.__new__(RefusalTrainer)
+    bare.keep_weight = keep_weight
+    bare.current_gradient_accumulation_steps = accumulation
+    return bare
+
+
+def alone(model: Any, lesson: Lesson) -> torch.Tensor:
+    """Return the loss of one lesson by its definition: one row, no padding, no cache."""
+    ids = torch.tensor([[*lesson.prompt, *lesson.answer]])
+    now = model(ids).logits[0, len(lesson.prompt) - 1 : -1].float().log_softmax(-1)
+    if lesson.kind == "refuse":
+        return torch.nn.functional.nll_loss(now, torch.tensor(lesson.answer), reduction="sum")
+    total = torch.zeros(())
+    for step, row in enumerate(now):
+        before = lesson.log_probabilities[step].double()
+        chosen = row[lesson.candidates[step].long()].double()
+        rest, other = 1 - before.exp().sum(), 1 - chosen.exp().sum()
+        total = total + (before.exp() * (before - chosen)).sum() + rest * (rest / other).log()
+    return total
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "mpt"])
+@pytest.mark.parametrize("sharing", [True, False])
+def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing):
+    model = moved(name)
+    lessons = made_lessons(tiny(name), 6)
+    shared = shared_prefix(model, lessons) if sharing else 0
+    if sharing:
+        assert shared == (5 if name in {"llama", "gpt2"} else 0)
+    batch = Collator(lessons, shared)([{"lesson": number} for number in range(6)])
+    loss = trainer(0.5).compute_loss(model, batch)
+    loss.backward()
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    weights = [0.5 if lesson.kind == "keep" else 1.0 for lesson in lessons]
+    costs = [w * alone(model, lesson) for w, lesson in zip(weights, lessons, strict=True)]
+    expected = sum(costs) / 6
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    for gradient, parameter in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(gradient, parameter.grad, rtol=1e-3, atol=1e-4)
+    assert max(float(gradient.abs().max()) for gradient in found) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["refuse", "keep"])
+def test_batches_of_one_kind(kind):
+    model = moved("llama")
+    lessons = [one for one in made_lessons(tiny("llama"), 9) if one.kind == kind]
+    rows = [{"lesson": number} for number in range(len(lessons))]
+    loss = trainer().compute_loss(model, Collator(lessons, 5)(rows))
+    expected = sum(alone(model, lesson).item() for lesson in lessons) / len(lessons)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_accumulation_divides_and_outputs_can_be_asked_for():
+    model, lessons = moved("llama"), made_lessons(tiny("llama"), 3)
+    batch = Collator(lessons, 0)([{"lesson": number} for number in range(3)])
+    whole = trainer().compute_loss(model, batch)
+    part, outputs = trainer(accumulation=4).compute_loss(model, batch, return_outputs=True)
+    assert part.item() == pytest.approx(whole.item() / 4)
+    assert outputs == {}
+
+
+def test_staying_as_before_costs_nothing_and_has_no_gradient():
+    model = deepcopy(tiny("llama")).requires_grad_(True)
+    lessons = [one for one in made_lessons(model, 6, top=64) if one.kind == "keep"]
+    batch = Collator(lessons, 0)([{"lesson": number} for number in range(len(lessons))])
+    loss = trainer().compute_loss(model, batch)
+    assert abs(loss.item()) < 2e-3  # the stored distribution is in float16
+    loss.backward()
+    assert max(float(one.grad.abs().max()) for one in model.parameters()) < 2e-2
+
+
+def test_what_the_collator_makes():
+    lessons = [
+        Lesson("refuse", (7, 8, 9, 10), (20, 21, 2)),
+        Lesson("keep", (7, 8, 11), (30,), torch.full((1, 4), -2.0).half(), torch.arange(4)[None]),
+    ]
+    batch = Collator(lessons, 2)([{"lesson": 1}, {"lesson": 0}])
+    assert batch["prefix"].tolist() == [[7, 8]]
+    assert batch["input_ids"].tolist() == [[0, 0, 0, 11], [9, 10, 20, 21]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]]
+    assert batch["position_ids"][0, -1] == 2
+    assert batch["position_ids"][1].tolist() == [2, 3, 4, 5]
+    assert batch["labels"].tolist() == [[-100, -100, 30], [20, 21, 2]]
+    assert batch["keep"].tolist() == [True, False]
+    assert batch["candidates"].shape == (2, 3, 4)
+    assert batch["candidates"][0, 2].tolist() == [0, 1, 2, 3]
+    assert batch["log_probabilities"][0, 2].tolist() == [-2.0] * 4
+
+
+def test_the_prefix_is_shared_only_where_that_is_exact():
+    lessons = made_lessons(tiny("llama"), 6)
+    assert shared_prefix(tiny("llama"), lessons) == 5
+    assert common_prefix([lesson.prompt for lesson in lessons]) == 5
+    for name in ("gemma2", "mistral-window", "mpt", "lfm2", "gpt-neo"):
+        assert shared_prefix(tiny(name), lessons) == 0
+    assert shared_prefix(tiny("mistral-wide"), lessons) == 5
