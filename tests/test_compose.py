@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from demur.align import Context
+from demur.stages import Context
 from demur.cli import app
 from demur.config import AlignConfig
 from demur.errors import ConfigError, DemurError, RunError

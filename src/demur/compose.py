@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from demur.align import Aligned, Context
+from demur.align import Aligned
 from demur.checkpoint import read_patch, update_results
 from demur.checkpoint.patch import PatchSummary
 from demur.config import AlignConfig
@@ -31,6 +31,7 @@ from demur.report.content import (
 )
 from demur.report.table import console_table
 from demur.result import FILE, FORMAT, write_result
+from demur.stages import Context
 
 CARD = "model_card.md"
 TAGS = ("demur", "safety", "refusal")

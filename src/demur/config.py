@@ -58,9 +58,10 @@ class AlignConfig:
         refusal: the sentence that the model learns to refuse with.
         train_pairs: how many harmful requests, and as many twins, become lessons.
         train_ordinary: how many ordinary instructions become lessons.
-        longest: prompts of more tokens than this (template included) are not trained on.
+        longest: tokens of a request that is trained on; longer ones only where there are too few.
         own_tokens: tokens of the student's own answer in a lesson.
         rank: rank of the low-rank patch.
+        informed: requests a side from which training's first directions are drawn; 0 for random.
         first_layer: where training begins, as a fraction of the model's depth.
         last_layer: where training ends, as a fraction of the model's depth.
         learning_rate: of AdamW.
@@ -68,6 +69,7 @@ class AlignConfig:
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
+        decision_weight: the weight of deciding rightly at the answer's first token.
         checkpoints: stopping points that validation chooses from.
         strengths: factors on the delta that validation chooses from, beside 1.
         validation_pairs: pairs that choices are made on; as many or fewer ordinary instructions.
@@ -99,17 +101,19 @@ class AlignConfig:
     ordinary_column: Annotated[str | None, PROMPTS] = None
     refusal: Annotated[str, TRAINING] = REFUSAL
     train_pairs: Annotated[int, TRAINING] = 1000
-    train_ordinary: Annotated[int, TRAINING] = 300
-    longest: Annotated[int, TRAINING] = 64
-    own_tokens: Annotated[int, TRAINING] = 12
-    rank: Annotated[int, TRAINING] = 16
-    first_layer: Annotated[float, TRAINING] = 0.33
+    train_ordinary: Annotated[int, TRAINING] = 450
+    longest: Annotated[int, TRAINING] = 24
+    own_tokens: Annotated[int, TRAINING] = 10
+    rank: Annotated[int, TRAINING] = 8
+    informed: Annotated[int, TRAINING] = 200
+    first_layer: Annotated[float, TRAINING] = 0.4
     last_layer: Annotated[float, TRAINING] = 1.0
     learning_rate: Annotated[float, TRAINING] = 1e-3
-    batch: Annotated[int, TRAINING] = 32
+    batch: Annotated[int, TRAINING] = 16
     micro_batch: Annotated[int, TRAINING] = 16
     epochs: Annotated[int, TRAINING] = 1
     keep_weight: Annotated[float, TRAINING] = 1.0
+    decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (0.8, 1.2)
     validation_pairs: Annotated[int, MEASURING] = 100
@@ -126,7 +130,7 @@ class AlignConfig:
         object.__setattr__(self, "strengths", tuple(self.strengths))
         for name in POSITIVE:
             self._require(name, "at least 1", getattr(self, name) >= 1)
-        for name in ("train_ordinary", "prefill", "keep_weight"):
+        for name in ("train_ordinary", "prefill", "keep_weight", "decision_weight", "informed"):
             self._require(name, "at least 0", getattr(self, name) >= 0)
         self._require("text_tokens", "at least 2", self.text_tokens >= 2)
         self._require("learning_rate", "above 0", 0 < self.learning_rate < math.inf)

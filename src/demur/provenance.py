@@ -19,7 +19,7 @@ from demur.report.content import PromptRow
 from demur.run.folder import default_folder
 
 if TYPE_CHECKING:
-    from demur.align import Context
+    from demur.stages import Context
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
 

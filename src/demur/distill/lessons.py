@@ -13,7 +13,7 @@ journal batch by batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from demur.console import Advance
@@ -25,6 +25,7 @@ from demur.prompts.types import Prompt
 from demur.run.journal import Journal, content_key
 
 CANDIDATES = 64
+WHOLE_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,28 @@ def without_refusals(
         for lesson, verdict in zip(lessons, verdicts, strict=True)
         if verdict.outcome == "complied" and lesson.answer
     ]
+
+
+def mostly_openings(lessons: Sequence[Lesson], refuse: int = 2, keep: int = 3) -> list[Lesson]:
+    """Cut all lessons but each fifth to the first tokens of their answers.
+
+    Whether to refuse is decided there; how a refusal goes on is learnt from few examples, and
+    time is better spent on more requests.
+    """
+    shortened = []
+    for index, lesson in enumerate(lessons):
+        length = refuse if lesson.kind == "refuse" else keep
+        if index % WHOLE_EVERY == 0:
+            shortened.append(lesson)
+        elif lesson.kind == "refuse":
+            shortened.append(replace(lesson, answer=lesson.answer[:length]))
+        else:
+            shortened.append(
+                replace(
+                    lesson,
+                    answer=lesson.answer[:length],
+                    log_probabilities=lesson.log_probabilities[:length],
+                    candidates=lesson.candidates[:length],
+                )
+            )
+    return shortened

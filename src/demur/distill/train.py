@@ -34,24 +34,31 @@ class Recipe:
 
     Attributes:
         rank: LoRA rank; the scaling is 1 (alpha = rank).
+        informed: requests of each side that LoRA's beginning is drawn from (`initialise`); 0 for
+            LoRA's usual random beginning.
         first_layer, last_layer: the trained layers as fractions of the model's depth.
-        learning_rate: of AdamW, with a short warm-up and a linear descent to a twentieth.
+        learning_rate: of AdamW for the up-projections, with a short warm-up and a cosine descent
+            to a twentieth; down_share of it for the down-projections.
         batch: lessons a step; micro_batch: lessons a forward pass.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
+        decision_weight: the weight of the first token's decision; see `trainer`.
         checkpoints: how many stopping points validation chooses from.
         seed: of the order of lessons and of LoRA's initial weights.
     """
 
-    rank: int = 16
-    first_layer: float = 0.25
+    rank: int = 8
+    informed: int = 200
+    first_layer: float = 0.4
     last_layer: float = 1.0
     learning_rate: float = 1e-3
-    batch: int = 32
+    down_share: float = 0.2
+    batch: int = 16
     micro_batch: int = 16
     epochs: int = 1
     keep_weight: float = 1.0
-    checkpoints: int = 4
+    decision_weight: float = 1.0
+    checkpoints: int = 3
     seed: int = 0
 
 
@@ -188,6 +195,7 @@ def train(
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
+    torch.set_flush_denormal(True)  # tiny gradients are slow numbers on CPUs
     order = lesson_order(lessons, recipe)
     steps = len(order) // recipe.batch
     if steps == 0:
@@ -209,6 +217,8 @@ def train(
         ),
     )
     known = complete_checkpoints(folder)
+    if recipe.informed and not known:
+        _inform(peft, lessons, recipe, narrator)
     every = max(1, math.ceil(steps / recipe.checkpoints))
     last = steps  # the Trainer saves at the end whatever the interval
     if not known or int(known[-1].name.split("-")[1]) < last:
@@ -225,6 +235,46 @@ def train(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return peft, complete_checkpoints(folder)
+
+
+def _inform(peft: Any, lessons: Sequence[Lesson], recipe: Recipe, narrator: Narrator) -> None:
+    from demur.distill.initialise import inform
+
+    generator = random.Random(recipe.seed)
+    sides: dict[str, list[tuple[int, ...]]] = {"refuse": [], "keep": []}
+    for lesson in lessons:
+        sides[lesson.kind].append(lesson.prompt)
+    drawn = {
+        kind: generator.sample(prompts, min(recipe.informed, len(prompts)))
+        for kind, prompts in sides.items()
+    }
+    count = inform(peft, drawn["refuse"], drawn["keep"])
+    narrator.say(
+        f"  {count} adapters begin with the directions that already tell harmful from benign"
+        if count
+        else "  too few lessons to begin with known directions; LoRA begins at random"
+    )
+
+
+def _optimizer(peft: Any, recipe: Recipe) -> Any:
+    import torch
+
+    trained: list[tuple[str, Any]] = [
+        (name, one) for name, one in peft.named_parameters() if one.requires_grad
+    ]
+    down = [one for name, one in trained if "lora_A" in name]
+    up = [one for name, one in trained if "lora_A" not in name]
+    share = recipe.down_share if recipe.informed else 1.0
+    groups: list[dict[str, Any]] = [
+        {"params": down, "lr": recipe.learning_rate * share},
+        {"params": up},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+    )
 
 
 def _trainer(
@@ -252,8 +302,6 @@ def _trainer(
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.05},
         warmup_steps=max(1, steps // 10),
-        weight_decay=0.0,
-        adam_beta2=0.99,
         max_grad_norm=1.0,
         seed=recipe.seed,
         data_seed=recipe.seed,
@@ -281,7 +329,10 @@ def _trainer(
         train_dataset=rows,
         data_collator=Collator(lessons, shared_prefix(chat.model, lessons)),
         processing_class=chat.tokenizer,
+        optimizers=(_optimizer(peft, recipe), None),
     )
+    trainer.decision_weight = recipe.decision_weight
+    trainer.refusal_token = next((one.answer[0] for one in lessons if one.kind == "refuse"), -1)
     trainer.keep_weight = recipe.keep_weight
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself
     trainer.remove_callback(PrinterCallback)

@@ -1,8 +1,12 @@
 """The trainer: TRL's SFTTrainer with demur's loss, and batches that waste little.
 
 The loss of one lesson is cross-entropy over a refusal's tokens, or, on a benign request,
-KL(student before || student now) over the answer's tokens, times `keep_weight`. The mean is taken
-over lessons, so that a long answer weighs more than a short one. What makes it quick: the head is
+KL(student before || student now) over the answer's tokens, times `keep_weight`. To both is added
+the *decision*, `decision_weight` times softplus(1 - m) on harmful and softplus(1 + m) on benign
+requests, where m is the log-probability of the refusal's first token less that of its best rival:
+greedy decoding refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign
+request whose answers are many and each unlikely. The mean is taken over lessons, so that a long
+answer weighs more than a short one. What makes it quick: the head is
 applied to answer positions only, the template's common beginning is computed once a batch, and
 layers below the lowest trained one need no gradient.
 """
@@ -49,6 +53,7 @@ class Collator:
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
             "labels": targets,
+            "first": torch.tensor([longest - len(lesson.answer) for lesson in lessons]),
             "keep": torch.tensor([lesson.kind == "keep" for lesson in lessons]),
         }
         anchored = [lesson for lesson in lessons if lesson.kind == "keep"]
@@ -69,6 +74,8 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the loss of this module; takes a `Collator`'s batches."""
 
     keep_weight: float = 1.0
+    decision_weight: float = 1.0
+    refusal_token: int = -1
 
     def compute_loss(
         self,
@@ -94,8 +101,28 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
                 inputs["log_probabilities"][anchor],
                 inputs["candidates"][anchor],
             )
+        if self.decision_weight:
+            loss = loss + self.decision_weight * self._decision(log_probabilities, inputs)
         loss = loss / rows / self.current_gradient_accumulation_steps
         return (loss, {}) if return_outputs else loss
+
+    def _decision(self, log_probabilities: Any, inputs: dict[str, Any]) -> Any:
+        """Return the summed loss of the decision at each answer's first token.
+
+        Benign lessons whose own answer begins with the refusal's first token have none.
+        """
+        import torch
+        from torch.nn.functional import softplus
+
+        places, keep = inputs["first"], inputs["keep"]
+        rows = torch.arange(len(places), device=places.device)
+        first = log_probabilities[rows, places]
+        rivals = first.clone()
+        rivals[:, self.refusal_token] = float("-inf")
+        margin = first[:, self.refusal_token] - rivals.max(1).values
+        same = inputs["labels"][rows, places] == self.refusal_token
+        losses = softplus(1 - torch.where(keep, -margin, margin))
+        return losses[~(keep & same)].sum()
 
     @staticmethod
     def _answer_log_probabilities(model: Any, inputs: dict[str, Any]) -> Any:

@@ -1,0 +1,175 @@
+"""What the stages of a run share, and the stage that measures: one model, all of its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demur.config import AlignConfig
+from demur.console import Narrator
+from demur.distill.choose import Candidate
+from demur.judge import Judge
+from demur.measure.protocol import (
+    Judged,
+    Probe,
+    by_hazard,
+    compare,
+    examples,
+    measure_probe,
+    standard_probes,
+)
+from demur.measure.scorecard import CurvePoint, Scorecard, Utility
+from demur.models.chat_model import ChatModel, load_chat_model
+from demur.models.device import Placement
+from demur.models.resolve import ResolvedModel
+from demur.prompts.split import limit
+from demur.prompts.types import Splits
+from demur.run.folder import RunFolder
+from demur.run.journal import content_key
+
+DIVERGENCE_PROMPTS = 60
+
+
+@dataclass
+class Context:
+    """What the stages of one run share."""
+
+    config: AlignConfig
+    folder: RunFolder
+    narrator: Narrator
+    judge: Judge
+    resolved: ResolvedModel
+    placement: Placement
+    base_hash: str
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Say what begins, and keep how long it took; time before a kill is added."""
+        self.narrator.heading(title)
+        begun = time.monotonic()
+        earlier = float(self.folder.journal.fact(f"seconds/{title}") or 0.0)
+        try:
+            yield
+        finally:
+            self.phases[title] = earlier + time.monotonic() - begun
+            self.folder.journal.keep_fact(f"seconds/{title}", self.phases[title])
+
+    def load(self, folder: Path, weights: str) -> ChatModel:
+        """Load the model in `folder` as this run's configuration has it."""
+        return load_chat_model(
+            folder,
+            self.placement,
+            weights=weights,
+            name=self.config.model,
+            system=self.config.system,
+            thinking=self.config.thinking,
+            chat_template=self.config.chat_template,
+            trust_remote_code=self.config.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's answers to the test probes, and its utility figures."""
+
+    judged: tuple[Judged, ...]
+    losses: list[float]
+
+
+def reported_probes(config: AlignConfig, splits: Splits) -> tuple[Probe, ...]:
+    return standard_probes(
+        limit(splits.harmful("test"), config.test_pairs, config.seed),
+        limit(splits.twins("test"), config.test_pairs, config.seed),
+        limit(splits.ordinary("test"), config.test_ordinary, config.seed),
+        split="test",
+        tokens=config.answer_tokens,
+        prefilled=config.prefill,
+    )
+
+
+def measure(context: Context, chat: ChatModel, probes: tuple[Probe, ...], label: str) -> Side:
+    """Put all probes and the perplexity text to one model; what is in the journal is not redone."""
+    from demur.measure.utility import load_text, negative_log_likelihoods
+
+    journal = context.folder.journal
+    judged = tuple(
+        measure_probe(chat, probe, journal, context.judge, context.narrator, label)
+        for probe in probes
+    )
+    text = load_text(context.config.text)
+    key = content_key("losses", chat.identity, text.content, context.config.text_tokens)
+    losses = journal.fact(key)
+    if losses is None:
+        windows = -(-context.config.text_tokens // 512)
+        with context.narrator.progress(f"{label}, perplexity", windows) as advance:
+            losses = negative_log_likelihoods(
+                chat, text, tokens=context.config.text_tokens, advance=advance
+            )
+        journal.keep_fact(key, losses)
+    for one in judged:
+        context.narrator.say(
+            f"  {one.probe.title}: {sum(one.refused)} of {len(one.refused)}"
+            + (f", {one.undecided} undecided" if one.undecided else "")
+        )
+    return Side(judged, losses)
+
+
+def reference(context: Context, chat: ChatModel, before: Side) -> Any:
+    """Return the original's distribution on ordinary answers, for the divergence later."""
+    from demur.measure.utility import make_reference
+
+    ordinary = [one for one in before.judged if one.probe.key == "ordinary"]
+    answers = ordinary[0].answers[:DIVERGENCE_PROMPTS] if ordinary else ()
+    return make_reference(chat, answers)
+
+
+def divergence(context: Context, chat: ChatModel, original: Any) -> list[float]:
+    from demur.measure.utility import divergence as measured
+
+    key = content_key("divergence", context.base_hash, chat.identity, DIVERGENCE_PROMPTS)
+    known = context.folder.journal.fact(key)
+    if known is None:
+        known = measured(chat, original)
+        context.folder.journal.keep_fact(key, known)
+    return [float(value) for value in known]
+
+
+def scorecard(
+    config: AlignConfig,
+    before: Side,
+    after: Side,
+    divergence: list[float],
+    chosen: Candidate,
+    tried: list[Candidate],
+) -> Scorecard:
+    from demur.measure.utility import load_text, perplexity, perplexity_ratio
+    from demur.stats import mean
+
+    pairs = {
+        first.probe.key: (first, second)
+        for first, second in zip(before.judged, after.judged, strict=True)
+    }
+    utility = Utility(
+        load_text(config.text).name,
+        perplexity(before.losses),
+        perplexity(after.losses),
+        perplexity_ratio(before.losses, after.losses),
+        mean(divergence),
+    )
+    return Scorecard(
+        tuple(compare(*sides) for sides in pairs.values()),
+        utility,
+        by_hazard(pairs["harmful"], pairs["twins"]) if "twins" in pairs else (),
+        tuple(CurvePoint(c.label, c.harmful, c.benign, float("nan"), c is chosen) for c in tried),
+        tuple(
+            example
+            for key, count in (("ordinary", 4), ("twins", 6), ("harmful", 6))
+            if key in pairs
+            for example in examples(*pairs[key], count)
+        ),
+    )
