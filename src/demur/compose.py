@@ -151,7 +151,7 @@ def _patch_facts(summary: PatchSummary, config: AlignConfig) -> PatchFacts:
 def _training_row(candidate: Candidate, chosen: Candidate) -> TrainingRow:
     note = f"harmful less benign {candidate.score:+.3f}"
     return TrainingRow(
-        candidate.label, note, candidate.harmful, candidate.benign, None, candidate is chosen
+        candidate.label, note, candidate.harmful, candidate.benign, candidate is chosen
     )
 
 

@@ -165,7 +165,7 @@ def scorecard(
         tuple(compare(*sides) for sides in pairs.values()),
         utility,
         by_hazard(pairs["harmful"], pairs["twins"]) if "twins" in pairs else (),
-        tuple(CurvePoint(c.label, c.harmful, c.benign, float("nan"), c is chosen) for c in tried),
+        tuple(CurvePoint(c.label, c.harmful, c.benign, c is chosen) for c in tried),
         tuple(
             example
             for key, count in (("ordinary", 4), ("twins", 6), ("harmful", 6))

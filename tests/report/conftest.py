@@ -118,17 +118,17 @@ def _examples() -> tuple[Example, ...]:
 
 def _curve() -> tuple[CurvePoint, ...]:
     rows = (
-        ("untouched", 7, 9, 0.0),
-        ("strength 0.4", 121, 11, 0.0061),
-        ("strength 0.6", 201, 13, 0.0120),
-        ("strength 0.8", 231, 16, 0.0198),
-        ("strength 1.0", 241, 22, 0.0304),
-        ("strength 1.2", 246, 48, 0.0551),
-        ("strength 1.4", 248, 96, 0.0914),
+        ("untouched", 7, 9),
+        ("strength 0.4", 121, 11),
+        ("strength 0.6", 201, 13),
+        ("strength 0.8", 231, 16),
+        ("strength 1.0", 241, 22),
+        ("strength 1.2", 246, 48),
+        ("strength 1.4", 248, 96),
     )
     return tuple(
-        CurvePoint(label, rate(harmful, 250), rate(benign, 500), divergence, label.endswith("1.0"))
-        for label, harmful, benign, divergence in rows
+        CurvePoint(label, rate(harmful, 250), rate(benign, 500), label.endswith("1.0"))
+        for label, harmful, benign in rows
     )
 
 
@@ -172,7 +172,6 @@ def _training() -> tuple[TrainingRow, ...]:
             "refuses too many twins",
             rate(246, 250),
             rate(61, 500),
-            0.0810,
             False,
         ),
         TrainingRow(
@@ -180,10 +179,9 @@ def _training() -> tuple[TrainingRow, ...]:
             "best within the goals",
             rate(241, 250),
             rate(22, 500),
-            0.0304,
             True,
         ),
-        TrainingRow("layers 8 to 20, 5e-5", "", rate(188, 250), rate(12, 500), None, False),
+        TrainingRow("layers 8 to 20, 5e-5", "", rate(188, 250), rate(12, 500), False),
     )
 
 

@@ -89,7 +89,6 @@ class CurvePoint:
     label: str
     harmful: Rate
     benign: Rate
-    divergence: float
     chosen: bool
 
 

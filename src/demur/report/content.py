@@ -48,7 +48,6 @@ class TrainingRow:
         label: what was tried, in a few words.
         note: why it was or was not chosen; may be empty.
         harmful, benign: refused, on validation prompts.
-        divergence: multi-token KL from the original in nats a token; None if not measured.
         chosen: whether this is what the patch holds.
     """
 
@@ -56,7 +55,6 @@ class TrainingRow:
     note: str
     harmful: Rate
     benign: Rate
-    divergence: float | None
     chosen: bool
 
 
