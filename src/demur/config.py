@@ -103,7 +103,7 @@ class AlignConfig:
     train_pairs: Annotated[int, TRAINING] = 1000
     train_ordinary: Annotated[int, TRAINING] = 450
     longest: Annotated[int, TRAINING] = 24
-    own_tokens: Annotated[int, TRAINING] = 10
+    own_tokens: Annotated[int, TRAINING] = 8
     rank: Annotated[int, TRAINING] = 8
     informed: Annotated[int, TRAINING] = 200
     first_layer: Annotated[float, TRAINING] = 0.4
@@ -116,11 +116,11 @@ class AlignConfig:
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (0.8, 1.2)
-    validation_pairs: Annotated[int, MEASURING] = 100
+    validation_pairs: Annotated[int, MEASURING] = 80
     test_pairs: Annotated[int, MEASURING] = 200
-    test_ordinary: Annotated[int, MEASURING] = 140
+    test_ordinary: Annotated[int, MEASURING] = 120
     prefill: Annotated[int, MEASURING] = 60
-    answer_tokens: Annotated[int, MEASURING] = 20
+    answer_tokens: Annotated[int, MEASURING] = 16
     text: Annotated[str | None, MEASURING] = None
     text_tokens: Annotated[int, MEASURING] = 6144
     seed: Annotated[int, TRAINING] = 0

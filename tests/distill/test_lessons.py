@@ -14,6 +14,7 @@ from demur.distill.lessons import (
     CANDIDATES,
     Lesson,
     ended_answer,
+    mostly_openings,
     own_answers,
     refusing_lessons,
     without_refusals,
@@ -128,3 +129,32 @@ def test_lessons_in_over_refusal_are_left_out():
     made = [lesson(text) for text in texts]
     kept = without_refusals(chat, BENIGN, made, OpeningJudge())
     assert kept == made[:1]
+
+
+@pytest.mark.parametrize(("refuse", "keep"), [(2, 3), (1, 5)])
+def test_each_fifth_lesson_stays_whole(refuse, keep):
+    def lesson(number: int) -> Lesson:
+        prompt, answer = (1, number), tuple(range(number, number + 1 + number % 7))
+        if number % 2:
+            return Lesson("refuse", prompt, answer)
+        values = torch.randn(len(answer), 4).half()
+        return Lesson("keep", prompt, answer, values, torch.arange(4).expand(len(answer), 4).int())
+
+    whole = [lesson(number) for number in range(23)]
+    answers = [one.answer for one in whole]
+    cut = mostly_openings(whole, refuse, keep)
+    assert [one.answer for one in whole] == answers
+    assert len(cut) == len(whole)
+    for number, (one, before) in enumerate(zip(cut, whole, strict=True)):
+        if number % 5 == 0:
+            assert one is before
+            continue
+        length = refuse if before.kind == "refuse" else keep
+        assert (one.kind, one.prompt) == (before.kind, before.prompt)
+        assert one.answer == before.answer[:length]
+        if before.kind == "keep":
+            assert torch.equal(one.log_probabilities, before.log_probabilities[:length])
+            assert torch.equal(one.candidates, before.candidates[:length])
+    assert mostly_openings(whole)[1].answer == whole[1].answer[:2]
+    assert mostly_openings(whole)[6].answer == whole[6].answer[:3]
+    assert mostly_openings([]) == []

@@ -20,6 +20,7 @@ from demur.distill.lessons import Lesson
 from demur.distill.train import (
     COMPLETE,
     Recipe,
+    _optimizer,
     complete_checkpoints,
     lesson_order,
     micro_batch,
@@ -92,6 +93,31 @@ def test_a_training_goes_through_all_steps(finished):
     assert not wrapped.training
     assert not any(parameter.requires_grad for parameter in wrapped.parameters())
     assert any("loss" in line for line in narrator._early)
+    assert "  7 adapters begin with the directions that already tell" in "\n".join(narrator._early)
+
+
+def test_down_projections_learn_at_a_rate_of_their_own(finished):
+    _, wrapped, checkpoints, _ = finished
+    ends = [torch.load(path / "optimizer.pt")["param_groups"] for path in checkpoints]
+    for down, up in ends:
+        assert up["initial_lr"] == RECIPE.learning_rate
+        assert down["initial_lr"] == pytest.approx(0.2 * RECIPE.learning_rate)
+        assert down["lr"] == pytest.approx(0.2 * up["lr"])
+        assert down["betas"] == up["betas"] == (0.9, 0.99)
+        assert down["weight_decay"] == up["weight_decay"] == 0
+    assert ends[-1][1]["lr"] == pytest.approx(0.05 * RECIPE.learning_rate)
+    parts: dict[str, list[torch.Tensor]] = {"lora_A": [], "lora_B": []}
+    for name, parameter in wrapped.named_parameters():
+        for part, found in parts.items():
+            if part in name:
+                found.append(parameter.requires_grad_(True))
+    for informed, share in ((200, 0.2), (0, 1.0)):
+        recipe = Recipe(learning_rate=1e-2, informed=informed)
+        down, up = _optimizer(wrapped, recipe).param_groups
+        assert (down["lr"], up["lr"]) == (pytest.approx(share * 1e-2), 1e-2)
+        assert [*map(id, down["params"])] == [*map(id, parts["lora_A"])]
+        assert [*map(id, up["params"])] == [*map(id, parts["lora_B"])]
+    wrapped.requires_grad_(False)
 
 
 def test_training_lowers_the_loss(finished):
@@ -168,6 +194,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished, tmp_path):
     _, checkpoints = train(chat, lessons, RECIPE, folder, narrator)
     assert narrator.done[0] == 3
     assert sum(narrator.done) == 8
+    assert not any("adapters begin" in line for line in narrator._early)  # they began before
     assert [weights(path) for path in checkpoints] == [weights(path) for path in finished[2]]
 
 
@@ -198,9 +225,11 @@ def test_incomplete_checkpoints_do_not_count(tmp_path):
 def test_numbers_that_are_no_numbers_are_an_error(tmp_path):
     chat = student()
     lessons = made_lessons(chat.model, 8)
-    recipe = Recipe(rank=2, learning_rate=1e38, batch=2, micro_batch=2, checkpoints=1)
+    recipe = Recipe(rank=2, learning_rate=1e30, batch=2, micro_batch=2, checkpoints=1)
+    narrator = Quiet()
     with pytest.raises(TrainingError, match=r"NaN|nan|inf") as caught:
-        train(chat, lessons, recipe, tmp_path / "training", Quiet())
+        train(chat, lessons, recipe, tmp_path / "training", narrator)
+    assert any("too few lessons to begin with" in line for line in narrator._early)
     assert "--learning-rate" in caught.value.remedy
     assert complete_checkpoints(tmp_path / "training") == []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from tests.models.architectures import tiny
 from demur.distill.lessons import Lesson
 from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
 from demur.models.generation import common_prefix
+
+REFUSAL = made_lessons(tiny("llama"), 2)[1].answer[0]
 
 
 def moved(name: str) -> Any:
@@ -25,44 +29,59 @@ def moved(name: str) -> Any:
     return model
 
 
-def trainer(keep_weight: float = 1.0, accumulation: int = 1) -> RefusalTrainer:
+def trainer(
+    keep_weight: float = 1.0,
+    decision_weight: float = 1.0,
+    accumulation: int = 1,
+    refusal: int | None = REFUSAL,
+) -> RefusalTrainer:
     bare = RefusalTrainer.__new__(RefusalTrainer)
     bare.keep_weight = keep_weight
+    bare.decision_weight = decision_weight
+    bare.refusal_token = refusal
     bare.current_gradient_accumulation_steps = accumulation
     return bare
 
 
-def alone(model: Any, lesson: Lesson) -> torch.Tensor:
+def alone(
+    model: Any, lesson: Lesson, keep_weight: float = 1.0, decision_weight: float = 1.0
+) -> torch.Tensor:
     """Return the loss of one lesson by its definition: one row, no padding, no cache."""
     ids = torch.tensor([[*lesson.prompt, *lesson.answer]])
     now = model(ids).logits[0, len(lesson.prompt) - 1 : -1].float().log_softmax(-1)
+    sign = 1 if lesson.kind == "refuse" else -1
+    decision = torch.zeros(())
+    if lesson.kind == "refuse" or lesson.answer[0] != REFUSAL:
+        rival = torch.cat([now[0, :REFUSAL], now[0, REFUSAL + 1 :]]).max()
+        decision = (1 + (1 - sign * (now[0, REFUSAL] - rival)).exp()).log()
     if lesson.kind == "refuse":
-        return torch.nn.functional.nll_loss(now, torch.tensor(lesson.answer), reduction="sum")
+        words = torch.nn.functional.nll_loss(now, torch.tensor(lesson.answer), reduction="sum")
+        return words + decision_weight * decision
     total = torch.zeros(())
     for step, row in enumerate(now):
         before = lesson.log_probabilities[step].double()
         chosen = row[lesson.candidates[step].long()].double()
         rest, other = 1 - before.exp().sum(), 1 - chosen.exp().sum()
         total = total + (before.exp() * (before - chosen)).sum() + rest * (rest / other).log()
-    return total
+    return keep_weight * total + decision_weight * decision
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "mpt"])
 @pytest.mark.parametrize("sharing", [True, False])
-def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing):
+@pytest.mark.parametrize("decision", [0.0, 0.7])
+def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing, decision):
     model = moved(name)
     lessons = made_lessons(tiny(name), 6)
+    lessons[3] = replace(lessons[3], answer=(REFUSAL, *lessons[3].answer[1:]))
     shared = shared_prefix(model, lessons) if sharing else 0
     if sharing:
         assert shared == (5 if name in {"llama", "gpt2"} else 0)
     batch = Collator(lessons, shared)([{"lesson": number} for number in range(6)])
-    loss = trainer(0.5).compute_loss(model, batch)
+    loss = trainer(0.5, decision).compute_loss(model, batch)
     loss.backward()
     found = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    weights = [0.5 if lesson.kind == "keep" else 1.0 for lesson in lessons]
-    costs = [w * alone(model, lesson) for w, lesson in zip(weights, lessons, strict=True)]
-    expected = sum(costs) / 6
+    expected = sum(alone(model, lesson, 0.5, decision) for lesson in lessons) / 6
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
     for gradient, parameter in zip(found, model.parameters(), strict=True):
@@ -71,12 +90,14 @@ def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing):
 
 
 @pytest.mark.parametrize("kind", ["refuse", "keep"])
-def test_batches_of_one_kind(kind):
+@pytest.mark.parametrize("decision", [0.0, 1.0])
+def test_batches_of_one_kind(kind, decision):
     model = moved("llama")
     lessons = [one for one in made_lessons(tiny("llama"), 9) if one.kind == kind]
     rows = [{"lesson": number} for number in range(len(lessons))]
-    loss = trainer().compute_loss(model, Collator(lessons, 5)(rows))
-    expected = sum(alone(model, lesson).item() for lesson in lessons) / len(lessons)
+    loss = trainer(1.0, decision).compute_loss(model, Collator(lessons, 5)(rows))
+    costs = [alone(model, lesson, 1.0, decision).item() for lesson in lessons]
+    expected = sum(costs) / len(lessons)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -89,11 +110,43 @@ def test_accumulation_divides_and_outputs_can_be_asked_for():
     assert outputs == {}
 
 
+def test_the_decision_by_hand():
+    # Rows: a refusal likely, an answer likely, an answer that is itself a refusal, one unlikely.
+    probabilities = [[0.2, 0.5, 0.3], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.7, 0.1, 0.2]]
+    first = torch.tensor([0, 1, 0, 1])
+    given = torch.full((4, 2, 3), math.log(1 / 3))
+    for row, place in enumerate(first):
+        given[row, place] = torch.tensor(probabilities[row]).log()
+    given.requires_grad_(True)
+    inputs = {
+        "first": first,
+        "keep": torch.tensor([False, True, True, False]),
+        "labels": torch.tensor([[1, 2], [-100, 0], [1, 0], [-100, 1]]),
+    }
+    loss = trainer(refusal=1)._decision(given, inputs)
+    odds = [0.3 / 0.5, 0.3 / 0.6, 0.7 / 0.1]  # e to the -m of a refusal, to the m of an answer
+    assert loss.item() == pytest.approx(sum(math.log1p(math.e * one) for one in odds), rel=1e-5)
+    loss.backward()
+    pulls = [odd * math.e / (1 + odd * math.e) for odd in odds]
+    expected = torch.zeros(4, 2, 3)
+    expected[0, 0] = torch.tensor([0, -pulls[0], pulls[0]])  # towards the refusal, from its rival
+    expected[1, 1] = torch.tensor([-pulls[1], pulls[1], 0])
+    expected[3, 1] = torch.tensor([pulls[2], -pulls[2], 0])
+    assert torch.allclose(given.grad, expected, atol=1e-5)
+
+
+def test_without_a_refusal_there_is_no_decision():
+    model, lessons = moved("llama"), made_lessons(tiny("llama"), 4)
+    batch = Collator(lessons, 0)([{"lesson": number} for number in (0, 3)])
+    loss = trainer(refusal=None).compute_loss(model, batch)
+    assert loss.item() == trainer(decision_weight=0.0).compute_loss(model, batch).item()
+
+
 def test_staying_as_before_costs_nothing_and_has_no_gradient():
     model = deepcopy(tiny("llama")).requires_grad_(True)
     lessons = [one for one in made_lessons(model, 6, top=64) if one.kind == "keep"]
     batch = Collator(lessons, 0)([{"lesson": number} for number in range(len(lessons))])
-    loss = trainer().compute_loss(model, batch)
+    loss = trainer(decision_weight=0.0).compute_loss(model, batch)
     assert abs(loss.item()) < 2e-3  # the stored distribution is in float16
     loss.backward()
     assert max(float(one.grad.abs().max()) for one in model.parameters()) < 2e-2
@@ -111,6 +164,7 @@ def test_what_the_collator_makes():
     assert batch["position_ids"][0, -1] == 2
     assert batch["position_ids"][1].tolist() == [2, 3, 4, 5]
     assert batch["labels"].tolist() == [[-100, -100, 30], [20, 21, 2]]
+    assert batch["first"].tolist() == [2, 0]
     assert batch["keep"].tolist() == [True, False]
     assert batch["candidates"].shape == (2, 3, 4)
     assert batch["candidates"][0, 2].tolist() == [0, 1, 2, 3]

@@ -19,6 +19,7 @@ from demur.models.generation import Batch, accepted, common_prefix, plan, shared
 RIDGES = (0.1, 0.5, 2.0)
 ROWS = 64
 QUIET = 3.0
+SAME = 1e-9
 
 
 def discriminants(harmful: Any, benign: Any) -> Any:
@@ -49,15 +50,24 @@ def discriminants(harmful: Any, benign: Any) -> Any:
 
 
 def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[Any]) -> Any:
-    """Return each module's input at the last token, by name: (requests, width) float32, CPU."""
+    """Return each module's input at the last token, by name: (requests, width) float32, CPU.
+
+    Modules that do not see every token, such as routed experts, are left out.
+    """
     import torch
 
     seen: dict[str, Any] = {}
+    shape = [0, 0]
     kept: dict[str, list[Any]] = {name: [None] * len(requests) for name in modules}
 
     def watch(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            seen[name] = inputs[0][:, -1].detach().float().cpu()
+            given, (rows, tokens) = inputs[0].detach(), shape
+            width = given.shape[-1]
+            if given.numel() == rows * tokens * width:  # shared experts see rows end to end
+                last = given.reshape(rows, tokens, width)[:, -1]
+                # A copy, since a view would keep the whole batch in memory.
+                seen[name] = last.to("cpu", torch.float32, copy=True)
 
         return hook
 
@@ -70,6 +80,7 @@ def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[An
             for indices in plan([len(request) for request in requests], ROWS):
                 rows = [requests[index] for index in indices]
                 batch = Batch(model, rows, shared if cache is not None else 0, cache)
+                shape[:] = batch.ids.shape
                 told = accepted(model, position_ids=batch.positions, logits_to_keep=1)
                 model(
                     batch.ids,
@@ -78,13 +89,18 @@ def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[An
                     use_cache=True,
                     **told,
                 )
-                for name in modules:
-                    for place, index in enumerate(indices):
-                        kept[name][index] = seen[name][place]
+                for name, found in seen.items():
+                    for index, row in zip(indices, found, strict=True):
+                        kept[name][index] = row
+                seen.clear()
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.stack(rows) for name, rows in kept.items()}
+    return {
+        name: torch.stack(rows)
+        for name, rows in kept.items()
+        if all(row is not None for row in rows)
+    }
 
 
 def inform(peft: Any, harmful: Sequence[Sequence[int]], benign: Sequence[Sequence[int]]) -> int:
@@ -94,7 +110,8 @@ def inform(peft: Any, harmful: Sequence[Sequence[int]], benign: Sequence[Sequenc
         harmful, benign: token ids of templated requests, the answers opened.
 
     Returns:
-        How many adapters were informed; none if a side has fewer than eight requests.
+        How many adapters were informed: none if a side has fewer than eight requests, and not
+        those that see the same at the end of every request, as in the first layer.
     """
     import torch
     from peft.tuners.lora import LoraLayer
@@ -104,19 +121,23 @@ def inform(peft: Any, harmful: Sequence[Sequence[int]], benign: Sequence[Sequenc
     modules = {
         name: module
         for name, module in peft.base_model.model.named_modules()
-        if isinstance(module, LoraLayer)
+        if isinstance(module, LoraLayer) and hasattr(module.get_base_layer(), "weight")
     }
     inputs = last_token_inputs(peft.base_model.model, modules, [*harmful, *benign])
-    for name, module in modules.items():
+    informed = 0
+    for name in list(inputs):
         samples = inputs.pop(name).double()
-        directions = discriminants(samples[: len(harmful)], samples[len(harmful) :])
         mean = samples.mean(0)
+        if samples.var(0).sum() <= SAME * mean.pow(2).sum():
+            continue
+        directions = discriminants(samples[: len(harmful)], samples[len(harmful) :])
         rows = torch.cat([directions, (mean / mean.pow(2).sum())[None]])
-        weight = module.lora_A["default"].weight
+        weight = modules[name].lora_A["default"].weight
         with torch.no_grad():
             count = min(len(rows), weight.shape[0])
-            weight[:count] = rows[:count].to(weight)
+            weight[:count] = rows[:count].float().to(weight)
             for place in range(count, weight.shape[0]):
-                spread = (samples @ weight[place].double().cpu()).std()
+                spread = (samples @ weight[place].cpu().double()).std()
                 weight[place] /= QUIET * max(float(spread), 1e-6)
-    return len(modules)
+        informed += 1
+    return informed

@@ -22,6 +22,7 @@ from demur.models.chat_model import ChatModel
 from demur.run.folder import room_on_disk
 
 COMPLETE = "complete"
+OPENING = 4
 PROJECTIONS = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
     *("gate_proj", "up_proj", "down_proj", "gate_up_proj"),
@@ -100,13 +101,18 @@ def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
     """Return the order of lessons over all epochs: mixed, but of like length within a batch."""
     generator = random.Random(recipe.seed)
     order: list[int] = []
-    pool = recipe.batch * 8
+    pool = recipe.batch * 16
+
+    def shape(index: int) -> tuple[bool, int]:
+        # The head is applied to as many positions of every row as the longest answer has.
+        return len(lessons[index].answer) > OPENING, len(lessons[index].prompt)
+
     for _ in range(recipe.epochs):
         indices = list(range(len(lessons)))
         generator.shuffle(indices)
         batches: list[list[int]] = []
         for start in range(0, len(indices), pool):
-            part = sorted(indices[start : start + pool], key=lambda i: len(lessons[i].prompt))
+            part = sorted(indices[start : start + pool], key=shape)
             batches += [part[i : i + recipe.batch] for i in range(0, len(part), recipe.batch)]
         full = [batch for batch in batches if len(batch) == recipe.batch] or batches
         generator.shuffle(full)
@@ -332,7 +338,7 @@ def _trainer(
         optimizers=(_optimizer(peft, recipe), None),
     )
     trainer.decision_weight = recipe.decision_weight
-    trainer.refusal_token = next((one.answer[0] for one in lessons if one.kind == "refuse"), -1)
+    trainer.refusal_token = next((one.answer[0] for one in lessons if one.kind == "refuse"), None)
     trainer.keep_weight = recipe.keep_weight
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself
     trainer.remove_callback(PrinterCallback)

@@ -75,7 +75,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
 
     keep_weight: float = 1.0
     decision_weight: float = 1.0
-    refusal_token: int = -1
+    refusal_token: int | None = None
 
     def compute_loss(
         self,
@@ -101,7 +101,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
                 inputs["log_probabilities"][anchor],
                 inputs["candidates"][anchor],
             )
-        if self.decision_weight:
+        if self.decision_weight and self.refusal_token is not None:
             loss = loss + self.decision_weight * self._decision(log_probabilities, inputs)
         loss = loss / rows / self.current_gradient_accumulation_steps
         return (loss, {}) if return_outputs else loss
