@@ -30,7 +30,7 @@ from demur.models.device import choose_device_and_dtype
 from demur.models.generation import Decoding
 from demur.models.resolve import resolve
 from demur.prompts.choose import gather
-from demur.prompts.split import limit
+from demur.prompts.split import evenly
 from demur.prompts.types import SPLITS, Prompt, Splits
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
@@ -92,7 +92,7 @@ def align(
 
 
 def _align(config: AlignConfig, run: Path | None, narrator: Narrator) -> Aligned:
-    from demur.compose import write_documents
+    from demur.compose import DOCUMENTS, write_documents
 
     narrator.heading(f"Looking at {config.model}")
     resolved = resolve(
@@ -118,6 +118,7 @@ def _align(config: AlignConfig, run: Path | None, narrator: Narrator) -> Aligned
     path = run or default_folder(config.model, identity)
     require_room(path, int(resolved.parameters * 10))
     with RunFolder(path, identity) as folder:
+        folder.sweep(PATCH, "model", *DOCUMENTS)
         narrator.log_to(folder.path / "run.log")
         narrator.say(f"  run folder: {folder.path}")
         context = Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash)
@@ -161,10 +162,11 @@ def _prompts(config: AlignConfig, narrator: Narrator) -> Splits:
 def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones."""
     from demur.distill.lessons import (
+        HELPFUL,
         mostly_openings,
         own_answers,
         refusing_lessons,
-        without_refusals,
+        sorted_by_verdict,
     )
 
     config = context.config
@@ -173,7 +175,7 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
         lengths = {p: len(chat.tokenizer(p.text).input_ids) for p in prompts}
         allowed = sorted(lengths.values())[:count][-1:] or [0]
         most = max(config.longest, allowed[0])
-        return list(limit(tuple(p for p in prompts if lengths[p] <= most), count, config.seed))
+        return list(evenly(tuple(p for p in prompts if lengths[p] <= most), count, config.seed))
 
     harmful = short(splits.harmful("train"), config.train_pairs)
     twins = short(splits.twins("train"), config.train_pairs)
@@ -182,21 +184,27 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     refusing = refusing_lessons(chat, harmful, config.refusal)
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
         keeping = own_answers(chat, benign, context.folder.journal, config.own_tokens, advance)
-    kept = without_refusals(chat, benign, keeping, context.judge)
+    kept, refused = sorted_by_verdict(chat, benign, keeping, context.judge)
+    with context.narrator.progress("answers where it refused", len(refused)) as advance:
+        helping = own_answers(
+            chat, refused, context.folder.journal, config.own_tokens, advance, opening=HELPFUL
+        )
+    helping, _ = sorted_by_verdict(chat, refused, helping, context.judge)
     made = {
         "harmful": len(harmful),
         "twin": len(twins),
         "ordinary": len(ordinary),
         "refuse": len(refusing),
-        "keep": len(kept),
-        "left_out": len(keeping) - len(kept),
+        "keep": len(kept) + len(helping),
+        "left_out": len(benign) - len(kept) - len(helping),
     }
     context.folder.journal.keep_fact("lessons", made)
     context.narrator.say(
-        f"  {len(refusing)} lessons in refusing, {len(kept)} in answering as before; "
-        f"{len(keeping) - len(kept)} left out, where the model itself refused or said nothing"
+        f"  {len(refusing)} lessons in refusing, {len(kept)} in answering as before, "
+        f"{len(helping)} in answering benign requests that it refused; "
+        f"{made['left_out']} left out, where it said nothing fit to be kept"
     )
-    return mostly_openings([*refusing, *kept])
+    return mostly_openings([*refusing, *helping, *kept])
 
 
 def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate, list[Candidate]]:
@@ -228,9 +236,9 @@ def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate
     chat.model = wrapped
     with context.phase("Choosing the stopping point and the strength on validation prompts"):
         probes = standard_probes(
-            limit(splits.harmful("validation"), config.validation_pairs, config.seed),
-            limit(splits.twins("validation"), config.validation_pairs, config.seed),
-            limit(splits.ordinary("validation"), config.validation_pairs, config.seed),
+            evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
+            evenly(splits.twins("validation"), config.validation_pairs, config.seed),
+            evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
             split="validation",
             tokens=8,
             prefilled=0,

@@ -34,6 +34,7 @@ from demur.result import FILE, FORMAT, write_result
 from demur.stages import Context
 
 CARD = "model_card.md"
+DOCUMENTS = (html.FILE, CARD, FILE, f"model/{card.FILE}")
 TAGS = ("demur", "safety", "refusal")
 
 

@@ -100,7 +100,7 @@ class AlignConfig:
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
     refusal: Annotated[str, TRAINING] = REFUSAL
-    train_pairs: Annotated[int, TRAINING] = 1000
+    train_pairs: Annotated[int, TRAINING] = 1150
     train_ordinary: Annotated[int, TRAINING] = 450
     longest: Annotated[int, TRAINING] = 24
     own_tokens: Annotated[int, TRAINING] = 8
@@ -112,7 +112,7 @@ class AlignConfig:
     batch: Annotated[int, TRAINING] = 16
     micro_batch: Annotated[int, TRAINING] = 16
     epochs: Annotated[int, TRAINING] = 1
-    keep_weight: Annotated[float, TRAINING] = 1.0
+    keep_weight: Annotated[float, TRAINING] = 1.5
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (0.8, 1.2)
@@ -133,7 +133,7 @@ class AlignConfig:
         for name in ("train_ordinary", "prefill", "keep_weight", "decision_weight", "informed"):
             self._require(name, "at least 0", getattr(self, name) >= 0)
         self._require("text_tokens", "at least 2", self.text_tokens >= 2)
-        self._require("learning_rate", "above 0", 0 < self.learning_rate < math.inf)
+        self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)
         self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
         self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))

@@ -26,7 +26,7 @@ from demur.measure.scorecard import CurvePoint, Scorecard, Utility
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import Placement
 from demur.models.resolve import ResolvedModel
-from demur.prompts.split import limit
+from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.run.folder import RunFolder
 from demur.run.journal import content_key
@@ -83,9 +83,9 @@ class Side:
 
 def reported_probes(config: AlignConfig, splits: Splits) -> tuple[Probe, ...]:
     return standard_probes(
-        limit(splits.harmful("test"), config.test_pairs, config.seed),
-        limit(splits.twins("test"), config.test_pairs, config.seed),
-        limit(splits.ordinary("test"), config.test_ordinary, config.seed),
+        evenly(splits.harmful("test"), config.test_pairs, config.seed),
+        evenly(splits.twins("test"), config.test_pairs, config.seed),
+        evenly(splits.ordinary("test"), config.test_ordinary, config.seed),
         split="test",
         tokens=config.answer_tokens,
         prefilled=config.prefill,

@@ -17,7 +17,7 @@ from demur.distill.lessons import (
     mostly_openings,
     own_answers,
     refusing_lessons,
-    without_refusals,
+    sorted_by_verdict,
 )
 from demur.errors import TrainingError
 from demur.judge import OpeningJudge
@@ -127,8 +127,23 @@ def test_lessons_in_over_refusal_are_left_out():
 
     texts = ["Take the flour first.", "I can’t help with that.", "", "Sorry, but I cannot assist."]
     made = [lesson(text) for text in texts]
-    kept = without_refusals(chat, BENIGN, made, OpeningJudge())
+    kept, refused = sorted_by_verdict(chat, BENIGN, made, OpeningJudge())
     assert kept == made[:1]
+    assert refused == [BENIGN[1], BENIGN[3]]
+
+
+def test_a_refused_request_gets_an_own_answer_behind_a_helpful_opening(tmp_path):
+    chat = student()
+    journal = Journal(tmp_path / "journal.sqlite")
+    lessons = own_answers(chat, BENIGN[:2], journal, 4, lambda count: None, opening="Here is")
+    begun = tuple(chat.tokenizer("Here is", add_special_tokens=False).input_ids)
+    for prompt, lesson in zip(BENIGN, lessons, strict=False):
+        assert lesson.kind == "answer"
+        assert lesson.log_probabilities is None
+        assert lesson.prompt == tuple(chat.encode(prompt.text))
+        assert lesson.answer[: len(begun)] == begun
+        assert len(lesson.answer) > len(begun)
+    journal.close()
 
 
 @pytest.mark.parametrize(("refuse", "keep"), [(2, 3), (1, 5)])

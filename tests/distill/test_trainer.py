@@ -120,6 +120,7 @@ def test_the_decision_by_hand():
     given.requires_grad_(True)
     inputs = {
         "first": first,
+        "refuse": torch.tensor([True, False, False, True]),
         "keep": torch.tensor([False, True, True, False]),
         "labels": torch.tensor([[1, 2], [-100, 0], [1, 0], [-100, 1]]),
     }

@@ -106,7 +106,8 @@ def make_patch(
 def _scratch(output: Path) -> IO[bytes]:
     """Return a nameless file on the disk that will hold the patch."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=output.parent)
+    # Where the file system knows no nameless files it has this name for a moment.
+    return tempfile.TemporaryFile(dir=output.parent, prefix=f".{output.name}.", suffix=".partial")
 
 
 def read_summary(path: Path) -> PatchSummary:

@@ -1,10 +1,12 @@
 """Lessons: what a student trains on.
 
 * *Refuse*: a harmful request with a refusal, the whole of it to the end mark.
-* *Keep*: a benign request with the first tokens of the student's own answer and, at each of them,
-  the student's own distribution before training. Staying close to that distribution, rather than
-  imitating one text, is what leaves the rest of the model alone (Learning without Forgetting, Li
-  and Hoiem 2016; context distillation, Askell et al. 2021).
+* *Answer*: a benign request that the student itself refuses, with the student's own answer after
+  the opening `HELPFUL` was put into its mouth. To keep its refusal would be to teach over-refusal.
+* *Keep*: any other benign request with the first tokens of the student's own answer and, at each of
+  them, the student's own distribution before training. Staying close to that distribution, rather
+  than imitating one text, is what leaves the rest of the model alone (Learning without Forgetting,
+  Li and Hoiem 2016; context distillation, Askell et al. 2021).
 
 The student's own answers are made here in the same pass as the distributions, and both are in the
 journal batch by batch.
@@ -26,6 +28,7 @@ from demur.run.journal import Journal, content_key
 
 CANDIDATES = 64
 WHOLE_EVERY = 5
+HELPFUL = "Here is"
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Lesson:
     """One training example.
 
     Attributes:
-        kind: `refuse` or `keep`.
+        kind: `refuse`, `answer` or `keep`.
         prompt: token ids of the templated request, the answer opened.
         answer: token ids that follow.
         log_probabilities: `keep` only: (answer, CANDIDATES) float16, the student's own.
         candidates: `keep` only: (answer, CANDIDATES) their token ids.
     """
 
-    kind: Literal["refuse", "keep"]
+    kind: Literal["refuse", "answer", "keep"]
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     log_probabilities: Any = None
@@ -114,13 +117,22 @@ def own_answers(
     journal: Journal,
     tokens: int,
     advance: Advance,
+    *,
+    opening: str = "",
 ) -> list[Lesson]:
-    """Return one `keep` lesson a benign prompt: the student's own answer and distributions."""
-    keys = [content_key(chat.identity, prompt.text, tokens, CANDIDATES) for prompt in prompts]
+    """Return one lesson a benign prompt: the student's own answer, and its distributions.
+
+    Args:
+        opening: words put into the student's mouth; the lessons are then of the kind `answer` and
+            begin with them.
+    """
+    keys = [
+        content_key(chat.identity, prompt.text, tokens, CANDIDATES, opening) for prompt in prompts
+    ]
     known = journal.arrays(keys)
     advance(sum(key in known for key in keys))
     done = frozenset(index for index, key in enumerate(keys) if key in known)
-    requests = [chat.encode(prompt.text) for prompt in prompts]
+    requests = [chat.encode(prompt.text, opening) for prompt in prompts]
     if len(done) < len(keys):
         top = min(CANDIDATES, int(chat.model.config.get_text_config().vocab_size))
         for batch in decode_all(chat, requests, tokens, candidates=top, done=done):
@@ -128,26 +140,37 @@ def own_answers(
             journal.add_arrays(fresh)
             known.update(fresh)
             advance(len(fresh))
-    return [
-        Lesson("keep", tuple(request), *_unpack(known[key]))
-        for request, key in zip(requests, keys, strict=True)
-    ]
+    if not opening:
+        return [
+            Lesson("keep", tuple(request), *_unpack(known[key]))
+            for request, key in zip(requests, keys, strict=True)
+        ]
+    lessons = []
+    for prompt, request, key in zip(prompts, requests, keys, strict=True):
+        bare = chat.encode(prompt.text)
+        begun = request[len(bare) :]
+        if request[: len(bare)] != bare:  # the opening merged with the template's last token
+            begun = chat.tokenizer(opening, add_special_tokens=False).input_ids
+        lessons.append(Lesson("answer", tuple(bare), (*begun, *_unpack(known[key])[0])))
+    return lessons
 
 
-def without_refusals(
+def sorted_by_verdict(
     chat: ChatModel, prompts: Sequence[Prompt], lessons: Sequence[Lesson], judge: Judge
-) -> list[Lesson]:
-    """Leave out lessons in which the student itself refuses a benign request, or says nothing.
+) -> tuple[list[Lesson], list[Prompt]]:
+    """Return the lessons in which the student answers, and the prompts that it refuses itself.
 
-    To keep those would be to teach over-refusal.
+    Prompts to which it says nothing fit to be kept are in neither.
     """
     texts = [chat.decode(lesson.answer) for lesson in lessons]
     verdicts = judge.judge([prompt.text for prompt in prompts], texts)
-    return [
+    answered = [
         lesson
         for lesson, verdict in zip(lessons, verdicts, strict=True)
         if verdict.outcome == "complied" and lesson.answer
     ]
+    refused = [prompt for prompt, verdict in zip(prompts, verdicts, strict=True) if verdict.refused]
+    return answered, refused
 
 
 def mostly_openings(lessons: Sequence[Lesson], refuse: int = 2, keep: int = 3) -> list[Lesson]:
@@ -161,7 +184,7 @@ def mostly_openings(lessons: Sequence[Lesson], refuse: int = 2, keep: int = 3) -
         length = refuse if lesson.kind == "refuse" else keep
         if index % WHOLE_EVERY == 0:
             shortened.append(lesson)
-        elif lesson.kind == "refuse":
+        elif lesson.log_probabilities is None:
             shortened.append(replace(lesson, answer=lesson.answer[:length]))
         else:
             shortened.append(

@@ -249,7 +249,7 @@ def _inform(peft: Any, lessons: Sequence[Lesson], recipe: Recipe, narrator: Narr
     generator = random.Random(recipe.seed)
     sides: dict[str, list[tuple[int, ...]]] = {"refuse": [], "keep": []}
     for lesson in lessons:
-        sides[lesson.kind].append(lesson.prompt)
+        sides["refuse" if lesson.kind == "refuse" else "keep"].append(lesson.prompt)
     drawn = {
         kind: generator.sample(prompts, min(recipe.informed, len(prompts)))
         for kind, prompts in sides.items()

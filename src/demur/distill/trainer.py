@@ -1,14 +1,15 @@
 """The trainer: TRL's SFTTrainer with demur's loss, and batches that waste little.
 
-The loss of one lesson is cross-entropy over a refusal's tokens, or, on a benign request,
-KL(student before || student now) over the answer's tokens, times `keep_weight`. To both is added
-the *decision*, `decision_weight` times softplus(1 - m) on harmful and softplus(1 + m) on benign
-requests, where m is the log-probability of the refusal's first token less that of its best rival:
-greedy decoding refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign
-request whose answers are many and each unlikely. The mean is taken over lessons, so that a long
-answer weighs more than a short one. What makes it quick: the head is
-applied to answer positions only, the template's common beginning is computed once a batch, and
-layers below the lowest trained one need no gradient.
+The loss of one lesson is cross-entropy over the tokens of a refusal, or of an answer where the
+student used to refuse a benign request; on any other benign request it is KL(student before ||
+student now) over the answer's tokens, times `keep_weight`. To both is added the *decision*,
+`decision_weight` times softplus(1 - m) on harmful and softplus(1 + m) on benign requests, where m
+is the log-probability of the refusal's first token less that of its best rival: greedy decoding
+refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign request whose
+answers are many and each unlikely. The mean is taken over lessons, so that a long answer weighs
+more than a short one. What makes it quick: the head is applied to answer positions only, the
+template's common beginning is computed once a batch, and layers below the lowest trained one need
+no gradient.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Collator:
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
             "labels": targets,
             "first": torch.tensor([longest - len(lesson.answer) for lesson in lessons]),
+            "refuse": torch.tensor([lesson.kind == "refuse" for lesson in lessons]),
             "keep": torch.tensor([lesson.kind == "keep" for lesson in lessons]),
         }
         anchored = [lesson for lesson in lessons if lesson.kind == "keep"]
@@ -89,10 +91,10 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
         labels, keep = inputs["labels"], inputs["keep"]
         rows = labels.shape[0]
         counted = labels != IGNORED
-        refuse = counted & ~keep[:, None]
+        imitate = counted & ~keep[:, None]
         loss = log_probabilities.new_zeros(())
-        if refuse.any():
-            chosen = log_probabilities[refuse].gather(1, labels[refuse][:, None])
+        if imitate.any():
+            chosen = log_probabilities[imitate].gather(1, labels[imitate][:, None])
             loss = loss - chosen.sum()
         anchor = counted & keep[:, None]
         if anchor.any():
@@ -114,15 +116,15 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
         import torch
         from torch.nn.functional import softplus
 
-        places, keep = inputs["first"], inputs["keep"]
+        places, refuse = inputs["first"], inputs["refuse"]
         rows = torch.arange(len(places), device=places.device)
         first = log_probabilities[rows, places]
         rivals = first.clone()
         rivals[:, self.refusal_token] = float("-inf")
         margin = first[:, self.refusal_token] - rivals.max(1).values
         same = inputs["labels"][rows, places] == self.refusal_token
-        losses = softplus(1 - torch.where(keep, -margin, margin))
-        return losses[~(keep & same)].sum()
+        losses = softplus(1 - torch.where(refuse, margin, -margin))
+        return losses[refuse | ~same].sum()
 
     @staticmethod
     def _answer_log_probabilities(model: Any, inputs: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from demur.judge.verdict import Judge, Verdict
 from demur.measure.scorecard import Comparison, Example, HazardRow
 from demur.models.chat_model import ChatModel
 from demur.models.generation import Decoding, answer
+from demur.prompts.split import evenly
 from demur.prompts.types import Prompt
 from demur.run.journal import Answer, Journal
 from demur.stats import paired, rate
@@ -85,7 +86,7 @@ def standard_probes(
             f'Harmful requests refused after the forced opening "{PREFILL}"',
             split,
             "up",
-            tuple(harmful[:prefilled]),
+            evenly(harmful, prefilled),
             forced,
         ),
     )

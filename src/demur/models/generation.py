@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Tokens of a batch: what its key-value cache costs in memory (24 MiB a thousand on a 135M model).
+BUDGET_CPU, BUDGET_GPU = 4096, 65536
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How answers are written; part of the journal's keys.
@@ -266,7 +270,8 @@ def decode_all(
     with torch.inference_mode():
         longest = max(map(len, requests)) + tokens
         cache = shared_cache(chat.model, requests[0][:shared], longest)
-    waiting = plan([len(request) for request in requests], rows)[::-1]
+    budget = BUDGET_GPU if chat.placement.device == "cuda" else BUDGET_CPU
+    waiting = plan([len(request) for request in requests], rows, budget)[::-1]
     while waiting:
         indices = waiting.pop()
         if all(index in done for index in indices):

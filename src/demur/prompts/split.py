@@ -100,6 +100,24 @@ def limit(prompts: Sequence[Prompt], n: int | None, seed: int = 0) -> tuple[Prom
     return tuple(item for item in prompts if (item.pair or f"{item.kind}/{item.key}") in chosen)
 
 
+def evenly(prompts: Sequence[Prompt], n: int, seed: int = 0) -> tuple[Prompt, ...]:
+    """Take a sample that holds as many prompts of each source as of any other, as far as they go.
+
+    The built-in tiers are sources; within one, `limit` keeps pairs together and the proportions.
+    """
+    groups: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[prompt.source].append(prompt)
+    chosen: list[Prompt] = []
+    left = n
+    for rank, source in enumerate(sorted(groups, key=lambda name: (len(groups[name]), name))):
+        share = left // (len(groups) - rank)
+        sample = limit(groups[source], share, seed)
+        chosen += sample
+        left -= len(sample)
+    return tuple(chosen)
+
+
 def _spread(units: Mapping[str, Sequence[Prompt]], seed: int) -> list[str]:
     """Order units so that every beginning of the list mirrors the whole."""
 

@@ -14,7 +14,7 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         RunError: the folder cannot be written to, or has no room.
     """
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
+    sibling = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from demur.run.journal import Journal, content_key
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -145,6 +146,7 @@ class RunFolder:
                 "Wait for it, or give this run a folder of its own with --run.",
             ) from error
         try:
+            self.sweep("config.json")
             self._check(configuration)
             self.journal = Journal(path / "journal.sqlite")
         except BaseException:
@@ -173,6 +175,23 @@ class RunFolder:
             return
         with room_on_disk(self.path):
             write_atomically(file, json.dumps(dict(configuration), indent=2, sort_keys=True) + "\n")
+
+    def sweep(self, *names: str) -> None:
+        """Remove the half-written files and folders that a killed process left beside their places.
+
+        The lock keeps all others out, so that nobody is writing them still; what is not meant for
+        one of these places is left alone.
+
+        Args:
+            names: of the files and folders that the run itself writes, relative to its folder.
+        """
+        for name in names:
+            place = self.path / name
+            for half in place.parent.glob(f".{glob.escape(place.name)}.*.partial"):
+                if half.is_dir():
+                    shutil.rmtree(half, ignore_errors=True)
+                else:
+                    half.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the journal and let the next process in."""
