@@ -223,8 +223,27 @@ def assert_same(run: Path, other: Path) -> None:
     assert config == known
 
 
-def go_to_the_end(folder: Path, scratch: Path, moments: Iterator[float], kills: int) -> int:
+def leave_halves(run: Path, whole: Path) -> None:
+    """Leave beside each place what a kill in the middle of writing it leaves there."""
+    files = result(whole)["files"].values()
+    for place in (*(run / name for name in (*files, "config.json")), run / "model" / "README.md"):
+        half = place.with_name(f".{place.name}.1234.partial")
+        if place.name == "model":
+            half.mkdir(exist_ok=True)
+            (half / "model.safetensors").write_bytes(b"half")
+        elif half.parent.exists():
+            half.write_bytes(b"half")
+
+
+def go_to_the_end(
+    folder: Path, whole: Path, scratch: Path, moments: Iterator[float], kills: int
+) -> int:
     """Start one run again and again until it is done; kill it at most `kills` times.
+
+    Args:
+        whole: the run folder of an uninterrupted run.
+        scratch: an empty folder.
+        moments: seconds from looking about to the next kill.
 
     Returns:
         How often it was killed.
@@ -247,6 +266,7 @@ def go_to_the_end(folder: Path, scratch: Path, moments: Iterator[float], kills: 
         if known and not watched:
             watch(run / "journal.sqlite")
             watched = True
+        leave_halves(run, whole)
     assert done
     assert not watched or written_again(run / "journal.sqlite") == []
     return killed
@@ -267,7 +287,7 @@ def test_killed_at_ten_random_moments_a_run_comes_to_the_same(
     killed, runs = 0, 0
     while killed < KILLS:  # a run that is done before its next moment is followed by a new one
         folder = copy_of(place, tmp_path / f"run {runs}")
-        killed += go_to_the_end(folder, scratch, moments, KILLS - killed)
+        killed += go_to_the_end(folder, whole.run, scratch, moments, KILLS - killed)
         runs += 1
         assert_same(run_in(folder), whole.run)
 

@@ -115,8 +115,9 @@ def test_every_hazard_has_a_title_and_every_prompt_is_clean():
 
 def test_every_hazard_has_many_contrast_kinds_and_few_slot_blocks():
     for category in categories()[:-1]:
+        least = 9 if category.prompts[0].source == "builtin/hard" else 3
         harmful = [prompt for prompt in category.prompts if prompt.kind == "harmful"]
-        assert len({prompt.contrast for prompt in harmful}) >= 9, category.hazard
+        assert len({prompt.contrast for prompt in harmful}) >= least, category.hazard
         sizes = Counter(prompt.block for prompt in harmful)
         in_slots = sum(size for size in sizes.values() if size > 1)
         assert in_slots <= 0.3 * len(harmful), category.hazard
