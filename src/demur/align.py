@@ -27,7 +27,6 @@ from demur.measure.scorecard import Scorecard
 from demur.models.chat_model import ChatModel
 from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
-from demur.models.generation import Decoding
 from demur.models.resolve import resolve
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly
@@ -240,10 +239,10 @@ def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate
             evenly(splits.twins("validation"), config.validation_pairs, config.seed),
             evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
             split="validation",
-            tokens=8,
+            tokens=config.answer_tokens,
             prefilled=0,
         )
-        named = {probe.key: replace(probe, decoding=Decoding(8)) for probe in probes}
+        named = {probe.key: probe for probe in probes}
         chosen, tried = choose(
             chat,
             checkpoints[-2:],
