@@ -211,7 +211,10 @@ def test_prompt_rows_count_what_was_used() -> None:
     splits = Splits(*parts, removed=((Prompt("a", "twin"), "repeats another prompt"),))
     journal = SimpleNamespace(fact=lambda key: {"harmful": 41, "twin": 40, "ordinary": 0})
     config = AlignConfig("x", test_pairs=25, validation_pairs=100, test_ordinary=7)
-    context = cast(Context, SimpleNamespace(config=config, folder=SimpleNamespace(journal=journal)))
+    context = cast(
+        Context,
+        SimpleNamespace(config=config, folder=SimpleNamespace(journal=journal, configuration=None)),
+    )
     found = {(row.kind, row.split): row for row in prompt_rows(context, splits)}
     assert found["harmful", "all"].n == 100
     assert found["twin", "all"].removed == 1

@@ -114,7 +114,7 @@ def report_content(
         training=tuple(_training_row(each, chosen) for each in tried),
         prompts=prompt_rows(context, splits),
         judge=context.judge.description,
-        command=command_line(config, context.folder.path),
+        command=command_line(config, context.folder.path, context.folder.configuration),
         versions=versions(),
         phases=tuple(Phase(name, seconds) for name, seconds in context.phases.items()),
         peak_memory=peak,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from demur.config import AlignConfig
 from demur.models.config import read_config
 from demur.models.resolve import ALIASES, ResolvedModel
-from demur.prompts.split import limit
+from demur.prompts.split import evenly
 from demur.prompts.types import KINDS, SPLITS, Kind, Split, Splits, of_kind
 from demur.report.content import PromptRow
 from demur.run.folder import default_folder
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
 
 
-def command_line(config: AlignConfig, run: Path) -> str:
-    """Return the command that makes a run, shell-quoted, with every choice that is no default."""
+def command_line(config: AlignConfig, run: Path, identity: Mapping[str, Any] | None = None) -> str:
+    """Return the command that makes a run, shell-quoted, with every choice that is no default.
+
+    Args:
+        identity: what the run's default folder is named after; by default the configuration alone.
+    """
     words = ["demur", "align", config.model]
     for each in fields(config):
         value = getattr(config, each.name)
@@ -41,7 +45,7 @@ def command_line(config: AlignConfig, run: Path) -> str:
             words.append(f"{flag}={value}")
         else:
             words += [flag, str(value)]
-    if run != default_folder(config.model, config.resolved()):
+    if run != default_folder(config.model, identity or config.resolved()):
         words += ["--run", str(run)]
     return shlex.join(words)
 
@@ -93,7 +97,7 @@ def prompt_rows(context: Context, splits: Splits) -> tuple[PromptRow, ...]:
             used = (
                 int(lessons.get(kind, len(found)))
                 if split == "train"
-                else len(limit(found, counts[split, kind], config.seed))
+                else len(evenly(found, counts[split, kind], config.seed))
             )
             if used:
                 rows.append(PromptRow(name, split, kind, used, 0))

@@ -116,7 +116,8 @@ def test_the_standard_probes():
     found = standard_probes(bad, benign, (), split="test", tokens=20, prefilled=2)
     assert [probe.key for probe in found] == ["harmful", "twins", "prefill"]
     assert [probe.wanted for probe in found] == ["up", "down", "up"]
-    assert found[2].prompts == bad[:2]
+    assert len(found[2].prompts) == 2
+    assert set(found[2].prompts) <= set(bad)
     assert found[2].decoding == Decoding(20, PREFILL)
     assert found[0].decoding == Decoding(20)
     none = standard_probes(bad, benign, (), split="test", tokens=20, prefilled=0)

@@ -113,6 +113,7 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        configuration: what it was opened for.
         journal: its journal.
     """
 
@@ -124,6 +125,7 @@ class RunFolder:
                 cannot be written.
         """
         self.path = path
+        self.configuration = dict(configuration)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / ".lock").open("a+")
