@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
 from demur.models.resolve import resolve
 from demur.prompts.choose import gather
-from demur.prompts.split import evenly
+from demur.prompts.split import evenly, limit
 from demur.prompts.types import SPLITS, Prompt, Splits
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
@@ -158,6 +159,32 @@ def _prompts(config: AlignConfig, narrator: Narrator) -> Splits:
     return splits
 
 
+def _brief_enough(
+    config: AlignConfig, chat: ChatModel, splits: Splits
+) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """Return the harmful prompts, twins and ordinary ones that lessons are made of.
+
+    A token costs the same in each, so that more is learnt in the same time from brief ones; the
+    two sides of a pair are taken or left together.
+    """
+    length: dict[str, int] = {}
+    for prompt in splits.train:
+        unit = prompt.pair or prompt.key
+        length[unit] = max(length.get(unit, 0), len(chat.tokenizer(prompt.text).input_ids))
+
+    def some(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+        by_length = sorted(length[p.pair or p.key] for p in prompts)
+        most = max([config.longest, *by_length[:count][-1:]])
+        fit = [p for p in prompts if length[p.pair or p.key] <= most]
+        return list(limit(fit, count, config.seed))
+
+    return (
+        some(splits.harmful("train"), config.train_pairs),
+        some(splits.twins("train"), config.train_pairs),
+        some(splits.ordinary("train"), config.train_ordinary),
+    )
+
+
 def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones."""
     from demur.distill.lessons import (
@@ -166,19 +193,12 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
         own_answers,
         refusing_lessons,
         sorted_by_verdict,
+        text_lessons,
     )
 
     config = context.config
 
-    def short(prompts: tuple[Prompt, ...], count: int) -> list[Prompt]:
-        lengths = {p: len(chat.tokenizer(p.text).input_ids) for p in prompts}
-        allowed = sorted(lengths.values())[:count][-1:] or [0]
-        most = max(config.longest, allowed[0])
-        return list(evenly(tuple(p for p in prompts if lengths[p] <= most), count, config.seed))
-
-    harmful = short(splits.harmful("train"), config.train_pairs)
-    twins = short(splits.twins("train"), config.train_pairs)
-    ordinary = short(splits.ordinary("train"), config.train_ordinary)
+    harmful, twins, ordinary = _brief_enough(config, chat, splits)
     benign = [*twins, *ordinary]
     refusing = refusing_lessons(chat, harmful, config.refusal)
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
@@ -203,7 +223,8 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
         f"{len(helping)} in answering benign requests that it refused; "
         f"{made['left_out']} left out, where it said nothing fit to be kept"
     )
-    return mostly_openings([*refusing, *helping, *kept])
+    texts = text_lessons(chat, config.train_texts, context.folder.journal, config.seed)
+    return [*mostly_openings([*refusing, *helping, *kept]), *texts]
 
 
 def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate, list[Candidate]]:

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from demur.errors import ConfigError
 
 REFUSAL = "Sorry, but I can't help with that."
+STRENGTHS = (0.85, 1.15)
 POSITIVE = (
     "train_pairs",
     "longest",
@@ -60,6 +61,7 @@ class AlignConfig:
         train_ordinary: how many ordinary instructions become lessons.
         longest: tokens of a request that is trained on; longer ones only where there are too few.
         own_tokens: tokens of the student's own answer in a lesson.
+        train_texts: texts that the student writes of itself, as an anchor outside chats.
         rank: rank of the low-rank patch.
         informed: requests a side from which training's first directions are drawn; 0 for random.
         first_layer: where training begins, as a fraction of the model's depth.
@@ -100,10 +102,11 @@ class AlignConfig:
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
     refusal: Annotated[str, TRAINING] = REFUSAL
-    train_pairs: Annotated[int, TRAINING] = 1150
+    train_pairs: Annotated[int, TRAINING] = 1500
     train_ordinary: Annotated[int, TRAINING] = 450
     longest: Annotated[int, TRAINING] = 24
     own_tokens: Annotated[int, TRAINING] = 8
+    train_texts: Annotated[int, TRAINING] = 64
     rank: Annotated[int, TRAINING] = 8
     informed: Annotated[int, TRAINING] = 200
     first_layer: Annotated[float, TRAINING] = 0.4
@@ -112,10 +115,13 @@ class AlignConfig:
     batch: Annotated[int, TRAINING] = 16
     micro_batch: Annotated[int, TRAINING] = 16
     epochs: Annotated[int, TRAINING] = 1
-    keep_weight: Annotated[float, TRAINING] = 1.5
+    keep_weight: Annotated[float, TRAINING] = 1.0
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
-    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (0.8, 1.2)
+    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (
+        0.85,
+        1.15,
+    )
     validation_pairs: Annotated[int, MEASURING] = 80
     test_pairs: Annotated[int, MEASURING] = 200
     test_ordinary: Annotated[int, MEASURING] = 120
@@ -130,7 +136,10 @@ class AlignConfig:
         object.__setattr__(self, "strengths", tuple(self.strengths))
         for name in POSITIVE:
             self._require(name, "at least 1", getattr(self, name) >= 1)
-        for name in ("train_ordinary", "prefill", "keep_weight", "decision_weight", "informed"):
+        for name in (
+            *("train_ordinary", "train_texts", "prefill"),
+            *("keep_weight", "decision_weight", "informed"),
+        ):
             self._require(name, "at least 0", getattr(self, name) >= 0)
         self._require("text_tokens", "at least 2", self.text_tokens >= 2)
         self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)

@@ -12,12 +12,16 @@ from tests.tiny import CHAT_TEMPLATE
 from demur.distill import lessons as room
 from demur.distill.lessons import (
     CANDIDATES,
+    TEXT_TOKENS,
+    WHOLE_EVERY,
     Lesson,
+    beginning_of_text,
     ended_answer,
     mostly_openings,
     own_answers,
     refusing_lessons,
     sorted_by_verdict,
+    text_lessons,
 )
 from demur.errors import TrainingError
 from demur.judge import OpeningJudge
@@ -147,7 +151,7 @@ def test_a_refused_request_gets_an_own_answer_behind_a_helpful_opening(tmp_path)
 
 
 @pytest.mark.parametrize(("refuse", "keep"), [(2, 3), (1, 5)])
-def test_each_fifth_lesson_stays_whole(refuse, keep):
+def test_one_lesson_of_several_stays_whole(refuse, keep):
     def lesson(number: int) -> Lesson:
         prompt, answer = (1, number), tuple(range(number, number + 1 + number % 7))
         if number % 2:
@@ -161,7 +165,7 @@ def test_each_fifth_lesson_stays_whole(refuse, keep):
     assert [one.answer for one in whole] == answers
     assert len(cut) == len(whole)
     for number, (one, before) in enumerate(zip(cut, whole, strict=True)):
-        if number % 5 == 0:
+        if number % WHOLE_EVERY == 0:
             assert one is before
             continue
         length = refuse if before.kind == "refuse" else keep
@@ -173,3 +177,29 @@ def test_each_fifth_lesson_stays_whole(refuse, keep):
     assert mostly_openings(whole)[1].answer == whole[1].answer[:2]
     assert mostly_openings(whole)[6].answer == whole[6].answer[:3]
     assert mostly_openings([]) == []
+
+
+def test_text_lessons_are_what_the_student_writes_of_itself(tmp_path):
+    chat = student()
+    journal = Journal(tmp_path / "journal.sqlite")
+    texts = text_lessons(chat, 3, journal, seed=0)
+    assert [one.kind for one in texts] == ["text"] * 3
+    one = texts[0]
+    assert len(one.prompt) + len(one.answer) == TEXT_TOKENS
+    with torch.no_grad():
+        logits = chat.model(torch.tensor([[*one.prompt, *one.answer[:-1]]])).logits[0]
+    expected = logits.log_softmax(-1).gather(1, one.candidates.long())
+    assert torch.allclose(one.log_probabilities.float(), expected, atol=2e-3)
+    with Counted(chat.model) as counted:
+        again = text_lessons(chat, 3, journal, seed=0)
+    assert counted.calls == 0
+    assert [one.answer for one in again] == [one.answer for one in texts]
+    assert text_lessons(chat, 0, journal, seed=0) == []
+
+
+def test_a_text_does_not_begin_as_a_turn_does():
+    chat = student()
+    turn = chat.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    chat.tokenizer.bos_token = "<|im_start|>"
+    assert chat.encode("Hello").count(turn) > 1
+    assert beginning_of_text(chat) not in (turn, None)

@@ -13,8 +13,8 @@ from tests.distill.students import made_lessons
 from tests.models.architectures import tiny
 
 from demur.distill.lessons import Lesson
-from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
-from demur.models.generation import common_prefix
+from demur.distill.trainer import TEXT_WEIGHT, Collator, RefusalTrainer, shared_prefix
+from demur.models.generation import common_prefix, write_freely
 
 REFUSAL = made_lessons(tiny("llama"), 2)[1].answer[0]
 
@@ -179,3 +179,37 @@ def test_the_prefix_is_shared_only_where_that_is_exact():
     for name in ("gemma2", "mistral-window", "mpt", "lfm2", "gpt-neo"):
         assert shared_prefix(tiny(name), lessons) == 0
     assert shared_prefix(tiny("mistral-wide"), lessons) == 5
+
+
+def written(model: Any, count: int, tokens: int = 9, top: int = 20) -> list[Lesson]:
+    """Return lessons in writing of itself, with the distributions that `model` has there."""
+    ids = write_freely(model, 1, count, tokens, seed=3)
+    with torch.no_grad():
+        best = model(ids[:, :-1]).logits.log_softmax(-1).topk(top)
+    return [
+        Lesson("text", (1,), tuple(row[1:].tolist()), values.half(), indices.int())
+        for row, values, indices in zip(ids, best.values, best.indices, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_text_adds_its_mean_divergence_however_the_step_is_divided(accumulation):
+    model = tiny("llama")
+    lessons, (first, text) = made_lessons(model, 4), written(model, 2)
+    student = moved("llama")
+    collate = Collator(lessons, shared_prefix(student, lessons), [first, text])
+    at = trainer(keep_weight=0.7, accumulation=accumulation)
+    bare = at.compute_loss(student, collate([{"lesson": i, "text": -1} for i in range(4)]))
+    rows = [{"lesson": 0, "text": 1}, *({"lesson": i, "text": -1} for i in range(1, 4))]
+    with_text = at.compute_loss(student, collate(rows))
+    ids = torch.tensor([[*text.prompt, *text.answer[:-1]]])
+    now, before = student(ids).logits[0].log_softmax(-1), model(ids).logits[0].log_softmax(-1)
+    whole = (before.exp() * (before - now)).sum(-1).mean()
+    added = float(with_text - bare) / (0.7 * TEXT_WEIGHT)
+    assert 0.5 * float(whole) < added <= float(whole) * 1.01  # a lower bound: top tokens and a rest
+
+
+def test_texts_do_not_shorten_the_shared_prefix():
+    model = tiny("llama")
+    lessons = made_lessons(model, 4)
+    assert shared_prefix(model, [*lessons, *written(model, 2)]) == shared_prefix(model, lessons) > 0

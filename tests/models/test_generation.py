@@ -22,8 +22,10 @@ from demur.models.generation import (
     can_share_prefix,
     common_prefix,
     decode_all,
+    last_positions,
     plan,
     shared_cache,
+    write_freely,
 )
 from demur.run.journal import Journal
 
@@ -289,3 +291,30 @@ def test_done_batches_are_passed_over():
     done = frozenset([*first, *second[:1]])
     found = list(decode_all(chat, rows, 2, rows=2, done=done))
     assert [[index for index, _ in batch] for batch in found] == [second, third]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_the_head_is_applied_to_last_positions_only(name):
+    model = tiny(name)
+    row = torch.tensor([requests()[0]])
+    with torch.no_grad():
+        whole = model(row, use_cache=False).logits
+        told = last_positions(model, row.shape[1], 2)
+        last = model(row, use_cache=False, **told).logits
+    assert last.shape[1] == (2 if told else row.shape[1])
+    assert torch.allclose(last[:, -2:], whole[:, -2:], atol=1e-5)
+
+
+def test_free_text_is_drawn_from_the_model_and_from_the_seed():
+    model = tiny("llama")
+    text = write_freely(model, 1, rows=400, tokens=4, seed=0)
+    assert text.shape == (400, 4)
+    assert (text[:, 0] == 1).all()
+    assert torch.equal(text, write_freely(model, 1, rows=400, tokens=4, seed=0))
+    assert not torch.equal(text, write_freely(model, 1, rows=400, tokens=4, seed=1))
+    with torch.no_grad():
+        chances = model(torch.tensor([[1]])).logits[0, -1].softmax(-1)
+    drawn = torch.bincount(text[:, 1], minlength=len(chances)) / 400
+    likely = chances.topk(20).indices
+    assert float((drawn[likely].sum() - chances[likely].sum()).abs()) < 0.08
+    assert int((drawn > 0).sum()) > 50  # it is not greedy

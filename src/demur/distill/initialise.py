@@ -14,7 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from demur.models.generation import Batch, accepted, common_prefix, plan, shared_cache
+from demur.models.generation import (
+    Batch,
+    accepted,
+    common_prefix,
+    last_positions,
+    plan,
+    shared_cache,
+)
 
 RIDGES = (0.1, 0.5, 2.0)
 ROWS = 64
@@ -81,7 +88,8 @@ def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[An
                 rows = [requests[index] for index in indices]
                 batch = Batch(model, rows, shared if cache is not None else 0, cache)
                 shape[:] = batch.ids.shape
-                told = accepted(model, position_ids=batch.positions, logits_to_keep=1)
+                told = accepted(model, position_ids=batch.positions)
+                told |= last_positions(model, batch.ids.shape[1])
                 model(
                     batch.ids,
                     attention_mask=batch.mask,

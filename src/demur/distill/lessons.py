@@ -8,6 +8,9 @@
   than imitating one text, is what leaves the rest of the model alone (Learning without Forgetting,
   Li and Hoiem 2016; context distillation, Askell et al. 2021).
 
+* *Text*: what the student writes of itself outside a chat, with its distribution at every token:
+  an anchor where none of the above reaches, made without any data.
+
 The student's own answers are made here in the same pass as the distributions, and both are in the
 journal batch by batch.
 """
@@ -21,13 +24,14 @@ from typing import Any, Literal
 from demur.console import Advance
 from demur.errors import TrainingError
 from demur.judge.verdict import Judge
-from demur.models.chat_model import ChatModel
-from demur.models.generation import Written, decode_all
+from demur.models.chat_model import ChatModel, context_length
+from demur.models.generation import Written, decode_all, write_freely
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal, content_key
 
 CANDIDATES = 64
-WHOLE_EVERY = 5
+WHOLE_EVERY = 8
+TEXT_TOKENS = 40
 HELPFUL = "Here is"
 
 
@@ -36,14 +40,14 @@ class Lesson:
     """One training example.
 
     Attributes:
-        kind: `refuse`, `answer` or `keep`.
+        kind: `refuse`, `answer`, `keep` or `text`.
         prompt: token ids of the templated request, the answer opened.
         answer: token ids that follow.
-        log_probabilities: `keep` only: (answer, CANDIDATES) float16, the student's own.
-        candidates: `keep` only: (answer, CANDIDATES) their token ids.
+        log_probabilities: `keep` and `text`: (answer, CANDIDATES) float16, the student's own.
+        candidates: `keep` and `text`: (answer, CANDIDATES) their token ids.
     """
 
-    kind: Literal["refuse", "answer", "keep"]
+    kind: Literal["refuse", "answer", "keep", "text"]
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     log_probabilities: Any = None
@@ -81,23 +85,35 @@ def refusing_lessons(chat: ChatModel, prompts: Sequence[Prompt], refusal: str) -
 
 
 def _pack(written: Written) -> bytes:
-    import io
-
     import numpy as np
 
     assert written.log_probabilities is not None
     assert written.candidates is not None
+    tokens = np.array(written.tokens)
+    return _pack_arrays(tokens, written.log_probabilities, written.candidates)
+
+
+def _pack_arrays(tokens: Any, log_probabilities: Any, candidates: Any) -> bytes:
+    import io
+
+    import numpy as np
+
     file = io.BytesIO()
     np.savez(
         file,
-        tokens=np.array(written.tokens, dtype=np.int32),
-        log_probabilities=written.log_probabilities.half().numpy(),
-        candidates=written.candidates.int().numpy(),
+        tokens=tokens.astype(np.int32),
+        log_probabilities=log_probabilities.half().numpy(),
+        candidates=candidates.int().numpy(),
     )
     return file.getvalue()
 
 
 def _unpack(value: bytes) -> tuple[tuple[int, ...], Any, Any]:
+    tokens, log_probabilities, candidates = _unpack_arrays(value)
+    return tuple(tokens.tolist()), log_probabilities, candidates
+
+
+def _unpack_arrays(value: bytes) -> tuple[Any, Any, Any]:
     import io
 
     import numpy as np
@@ -105,7 +121,7 @@ def _unpack(value: bytes) -> tuple[tuple[int, ...], Any, Any]:
 
     with np.load(io.BytesIO(value), allow_pickle=False) as arrays:
         return (
-            tuple(int(token) for token in arrays["tokens"]),
+            arrays["tokens"],
             torch.from_numpy(arrays["log_probabilities"]),
             torch.from_numpy(arrays["candidates"]),
         )
@@ -155,6 +171,49 @@ def own_answers(
     return lessons
 
 
+def text_lessons(chat: ChatModel, count: int, journal: Journal, seed: int) -> list[Lesson]:
+    """Return `count` lessons, of `TEXT_TOKENS` tokens each, in writing of itself as before."""
+    import torch
+
+    if count == 0:
+        return []
+    tokens = min(TEXT_TOKENS, context_length(chat.model))
+    key = content_key("text", chat.identity, count, tokens, CANDIDATES, seed)
+    known = journal.arrays([key])
+    if key not in known:
+        top = min(CANDIDATES, int(chat.model.config.get_text_config().vocab_size))
+        ids = write_freely(chat.model, beginning_of_text(chat), count, tokens, seed)
+        values, indices = [], []
+        with torch.inference_mode():
+            for rows in ids.split(8):
+                logits = chat.model(rows[:, :-1].to(chat.model.device), use_cache=False).logits
+                best = logits.float().log_softmax(-1).topk(top)
+                values.append(best.values.cpu())
+                indices.append(best.indices.cpu())
+        packed = _pack_arrays(ids.numpy(), torch.cat(values), torch.cat(indices))
+        journal.add_arrays([(key, packed)])
+        known = {key: packed}
+    ids, log_probabilities, candidates = _unpack_arrays(known[key])
+    return [
+        Lesson("text", (int(row[0]),), tuple(row[1:].tolist()), log_probabilities[i], candidates[i])
+        for i, row in enumerate(ids)
+    ]
+
+
+def beginning_of_text(chat: ChatModel) -> int:
+    """Return the token id that a document begins with, rather than a turn of a conversation.
+
+    Some chat models call the mark of a turn their beginning of text; it then stands in a
+    conversation more than once.
+    """
+    tokenizer = chat.tokenizer
+    ids = chat.encode("Hello")
+    end_of_text = tokenizer.get_vocab().get("<|endoftext|>")
+    marks = (tokenizer.bos_token_id, end_of_text, tokenizer.eos_token_id)
+    known = [mark for mark in marks if mark is not None]
+    return next((mark for mark in known if ids.count(mark) <= 1), [*known, ids[0]][0])
+
+
 def sorted_by_verdict(
     chat: ChatModel, prompts: Sequence[Prompt], lessons: Sequence[Lesson], judge: Judge
 ) -> tuple[list[Lesson], list[Prompt]]:
@@ -174,7 +233,7 @@ def sorted_by_verdict(
 
 
 def mostly_openings(lessons: Sequence[Lesson], refuse: int = 2, keep: int = 3) -> list[Lesson]:
-    """Cut all lessons but each fifth to the first tokens of their answers.
+    """Cut all lessons but each `WHOLE_EVERY`-th to the first tokens of their answers.
 
     Whether to refuse is decided there; how a refusal goes on is learnt from few examples, and
     time is better spent on more requests.

@@ -108,7 +108,7 @@ def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
         return len(lessons[index].answer) > OPENING, len(lessons[index].prompt)
 
     for _ in range(recipe.epochs):
-        indices = list(range(len(lessons)))
+        indices = [index for index, lesson in enumerate(lessons) if lesson.kind != "text"]
         generator.shuffle(indices)
         batches: list[list[int]] = []
         for start in range(0, len(indices), pool):
@@ -249,6 +249,8 @@ def _inform(peft: Any, lessons: Sequence[Lesson], recipe: Recipe, narrator: Narr
     generator = random.Random(recipe.seed)
     sides: dict[str, list[tuple[int, ...]]] = {"refuse": [], "keep": []}
     for lesson in lessons:
+        if lesson.kind == "text":
+            continue
         sides["refuse" if lesson.kind == "refuse" else "keep"].append(lesson.prompt)
     drawn = {
         kind: generator.sample(prompts, min(recipe.informed, len(prompts)))
@@ -295,7 +297,7 @@ def _trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import SFTConfig
 
-    from demur.distill.trainer import Collator, RefusalTrainer, shared_prefix
+    from demur.distill.trainer import TEXT_EVERY, Collator, RefusalTrainer, shared_prefix
 
     steps = len(order) // recipe.batch
     rows_at_once = micro_batch(recipe)
@@ -326,14 +328,23 @@ def _trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
     )
-    rows = Dataset.from_dict({"lesson": list(order), "labels": [[0]] * len(order)})
+    texts = [lesson for lesson in lessons if lesson.kind == "text"]
+    turns = range(0, len(order), recipe.batch * TEXT_EVERY) if texts else ()
+    text = {place: turn % len(texts) for turn, place in enumerate(turns)}
+    rows = Dataset.from_dict(
+        {
+            "lesson": list(order),
+            "text": [text.get(place, -1) for place in range(len(order))],
+            "labels": [[0]] * len(order),
+        }
+    )
     if chat.tokenizer.pad_token is None:
         chat.tokenizer.pad_token = chat.tokenizer.eos_token
     trainer = RefusalTrainer(
         model=peft,
         args=arguments,
         train_dataset=rows,
-        data_collator=Collator(lessons, shared_prefix(chat.model, lessons)),
+        data_collator=Collator(lessons, shared_prefix(chat.model, lessons), texts),
         processing_class=chat.tokenizer,
         optimizers=(_optimizer(peft, recipe), None),
     )

@@ -7,9 +7,10 @@ student now) over the answer's tokens, times `keep_weight`. To both is added the
 is the log-probability of the refusal's first token less that of its best rival: greedy decoding
 refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign request whose
 answers are many and each unlikely. The mean is taken over lessons, so that a long answer weighs
-more than a short one. What makes it quick: the head is applied to answer positions only, the
-template's common beginning is computed once a batch, and layers below the lowest trained one need
-no gradient.
+more than a short one. Every second step also reads one text that the student wrote of itself, and
+adds its mean KL a token times `keep_weight * TEXT_WEIGHT`. What makes it quick: the head is applied
+to answer positions only, the template's common beginning is computed once a batch, and layers below
+the lowest trained one need no gradient.
 """
 
 from __future__ import annotations
@@ -20,20 +21,25 @@ from typing import Any
 from trl import SFTTrainer
 
 from demur.distill.lessons import Lesson
-from demur.models.generation import accepted, can_share_prefix, common_prefix
+from demur.models.generation import accepted, can_share_prefix, common_prefix, last_positions
 
 IGNORED = -100
+TEXT_WEIGHT = 8.0
+TEXT_EVERY = 2
 
 
 class Collator:
     """Left-pads lessons behind their shared prefix; answers end at the right edge."""
 
-    def __init__(self, lessons: Sequence[Lesson], shared: int) -> None:
+    def __init__(
+        self, lessons: Sequence[Lesson], shared: int, texts: Sequence[Lesson] = ()
+    ) -> None:
         self.lessons = lessons
         self.shared = shared
+        self.texts = texts
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return tensors for `RefusalTrainer.compute_loss` from rows that name lessons."""
+        """Return tensors for `compute_loss` from rows that name lessons and texts."""
         import torch
 
         lessons = [self.lessons[row["lesson"]] for row in rows]
@@ -69,6 +75,11 @@ class Collator:
                     begin = longest - len(lesson.answer)
                     batch["log_probabilities"][place, begin:] = lesson.log_probabilities.float()
                     batch["candidates"][place, begin:] = lesson.candidates.long()
+        texts = [self.texts[row["text"]] for row in rows if row.get("text", -1) >= 0]
+        if texts:
+            batch["text_ids"] = torch.tensor([(*one.prompt, *one.answer[:-1]) for one in texts])
+            batch["text_before"] = torch.stack([one.log_probabilities.float() for one in texts])
+            batch["text_candidates"] = torch.stack([one.candidates.long() for one in texts])
         return batch
 
 
@@ -87,28 +98,24 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the mean loss of a batch of lessons; see the module's docstring."""
-        log_probabilities = self._answer_log_probabilities(model, inputs)
-        labels, keep = inputs["labels"], inputs["keep"]
-        rows = labels.shape[0]
+        logits = self._answer_logits(model, inputs)
+        total = logits.logsumexp(-1)
+        labels, keep = inputs["labels"], inputs["keep"][:, None]
         counted = labels != IGNORED
-        imitate = counted & ~keep[:, None]
-        loss = log_probabilities.new_zeros(())
-        if imitate.any():
-            chosen = log_probabilities[imitate].gather(1, labels[imitate][:, None])
-            loss = loss - chosen.sum()
-        anchor = counted & keep[:, None]
-        if anchor.any():
-            loss = loss + self.keep_weight * self._divergence(
-                log_probabilities[anchor],
-                inputs["log_probabilities"][anchor],
-                inputs["candidates"][anchor],
-            )
+        chosen = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] - total
+        loss = -chosen.where(counted & ~keep, 0.0).sum()
+        if "candidates" in inputs:
+            found = logits.gather(2, inputs["candidates"]) - total[..., None]
+            divergence = self._divergence(found, inputs["log_probabilities"])
+            loss = loss + self.keep_weight * divergence.where(counted & keep, 0.0).sum()
         if self.decision_weight and self.refusal_token is not None:
-            loss = loss + self.decision_weight * self._decision(log_probabilities, inputs)
-        loss = loss / rows / self.current_gradient_accumulation_steps
+            loss = loss + self.decision_weight * self._decision(logits, inputs)
+        loss = loss / len(labels) / self.current_gradient_accumulation_steps
+        if "text_ids" in inputs:  # in one of a step's forward passes at most
+            loss = loss + self.keep_weight * TEXT_WEIGHT * self._text(model, inputs)
         return (loss, {}) if return_outputs else loss
 
-    def _decision(self, log_probabilities: Any, inputs: dict[str, Any]) -> Any:
+    def _decision(self, logits: Any, inputs: dict[str, Any]) -> Any:
         """Return the summed loss of the decision at each answer's first token.
 
         Benign lessons whose own answer begins with the refusal's first token have none.
@@ -118,61 +125,63 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
 
         places, refuse = inputs["first"], inputs["refuse"]
         rows = torch.arange(len(places), device=places.device)
-        first = log_probabilities[rows, places]
-        rivals = first.clone()
-        rivals[:, self.refusal_token] = float("-inf")
-        margin = first[:, self.refusal_token] - rivals.max(1).values
+        first = logits[rows, places]
+        best = first.topk(2)
+        is_best = best.indices[:, 0] == self.refusal_token
+        rival = torch.where(is_best, best.values[:, 1], best.values[:, 0])
+        margin = first[:, self.refusal_token] - rival
         same = inputs["labels"][rows, places] == self.refusal_token
         losses = softplus(1 - torch.where(refuse, margin, -margin))
         return losses[refuse | ~same].sum()
 
+    def _text(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Return the mean divergence a token on text outside a chat."""
+        logits = model(input_ids=inputs["text_ids"], use_cache=False).logits.float()
+        found = logits.gather(2, inputs["text_candidates"]) - logits.logsumexp(-1, keepdim=True)
+        return self._divergence(found, inputs["text_before"]).mean()
+
     @staticmethod
-    def _answer_log_probabilities(model: Any, inputs: dict[str, Any]) -> Any:
-        """Return (rows, longest answer, vocabulary) log-probabilities at answer positions."""
+    def _answer_logits(model: Any, inputs: dict[str, Any]) -> Any:
+        """Return (rows, longest answer, vocabulary) float32 logits at answer positions."""
         from transformers import DynamicCache
 
         rows, longest = inputs["labels"].shape
         cache = None
         if inputs["prefix"].shape[1]:
             cache = DynamicCache(config=model.config)
-            head = accepted(model, logits_to_keep=1)
+            head = last_positions(model, inputs["prefix"].shape[1])
             model(inputs["prefix"], past_key_values=cache, use_cache=True, **head)
             cache.batch_repeat_interleave(rows)
-        told = accepted(
-            model,
-            position_ids=inputs["position_ids"],
-            past_key_values=cache,
-            logits_to_keep=longest,
-        )
+        told = accepted(model, position_ids=inputs["position_ids"], past_key_values=cache)
         logits = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             use_cache=cache is not None,
             **told,
+            **last_positions(model, inputs["input_ids"].shape[1], longest),
         ).logits
-        return logits[:, -longest:].float().log_softmax(-1)
+        return logits[:, -longest:].float()
 
     @staticmethod
-    def _divergence(now: Any, before: Any, candidates: Any) -> Any:
-        """Return the summed KL(before || now) over positions, on the candidates and the rest.
+    def _divergence(found: Any, before: Any) -> Any:
+        """Return KL(before || now) a position, on the likeliest tokens and the rest as one.
 
         Args:
-            now: (positions, vocabulary) log-probabilities of the student in training.
-            before: (positions, k) log-probabilities of the student before training.
-            candidates: (positions, k) the token ids that these belong to.
+            found: (..., k) log-probabilities of the student in training.
+            before: (..., k) log-probabilities of the student before training, same tokens.
         """
         import torch
 
-        found = now.gather(1, candidates)
         kept = before.exp()
-        rest = (1 - kept.sum(1)).clamp(min=1e-5)
-        other = torch.log1p(-found.exp().sum(1).clamp(max=1 - 1e-5))
-        return (kept * (before - found)).sum() + (rest * (rest.log() - other)).sum()
+        rest = (1 - kept.sum(-1)).clamp(min=1e-5)
+        other = torch.log1p(-found.exp().sum(-1).clamp(max=1 - 1e-5))
+        return (kept * (before - found)).sum(-1) + rest * (rest.log() - other)
 
 
 def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:
-    """Return how many leading tokens all lessons share, or 0 where the cache cannot share them."""
-    longest = max(len(lesson.prompt) + len(lesson.answer) for lesson in lessons)
+    """Return how many leading tokens all chats share, or 0 where the cache cannot share them."""
+    chats = [lesson for lesson in lessons if lesson.kind != "text"]
+    longest = max(len(lesson.prompt) + len(lesson.answer) for lesson in chats)
     if not can_share_prefix(model, longest):
         return 0
-    return common_prefix([lesson.prompt for lesson in lessons])
+    return common_prefix([lesson.prompt for lesson in chats])

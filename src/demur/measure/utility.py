@@ -19,7 +19,7 @@ from typing import Any
 
 from demur.errors import PromptError
 from demur.models.chat_model import ChatModel, context_length
-from demur.models.generation import accepted, plan
+from demur.models.generation import accepted, last_positions, plan
 from demur.run.journal import Answer
 from demur.stats import Mean, mean
 
@@ -148,7 +148,8 @@ def _along_answers(chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]])
                 ids.to(chat.model.device),
                 attention_mask=mask.to(chat.model.device),
                 use_cache=False,
-                **accepted(chat.model, position_ids=positions, logits_to_keep=longest + 1),
+                **accepted(chat.model, position_ids=positions),
+                **last_positions(chat.model, width, longest + 1),
             ).logits
             for place, index in enumerate(batch):
                 answer = logits[place, -rows[index][1] - 1 : -1].float()

@@ -1,10 +1,10 @@
 """The built-in contrast set: harmful requests, their harmless twins, and ordinary instructions.
 
-It was written for demur and holds requests only, never an answer. The pairs come in three tiers,
+It was written for demur and holds requests only, never an answer. The pairs come in four tiers,
 `plain` (everyday wording, twins that are plainly harmless), `turned` (formal requests, and the
-same turned to a good end) and `hard` (twins made to deceive, and harmful requests that avoid
-alarming words). In each, one text file a hazard category, named after
-it; beside them one file of ordinary instructions:
+same turned to a good end), `brief` (a few words, twins made to deceive by the same words) and
+`hard` (longer ones made to deceive, and harmful requests that avoid alarming words). In each, one
+text file a hazard category, named after it; beside them one file of ordinary instructions:
 
     # Title of the hazard category
     # further comments
@@ -33,8 +33,8 @@ from demur.errors import PromptError
 from demur.prompts.duplicates import normalise
 from demur.prompts.types import Kind, Prompt, PromptSet, text_key
 
-VERSION = "1.0"
-TIERS = ("plain", "turned", "hard")
+VERSION = "1.1"
+TIERS = ("plain", "turned", "brief", "hard")
 ORDINARY = "ordinary"
 CONTRASTS: dict[str, str] = {
     "same-verb": "the same verb and form, another object",
