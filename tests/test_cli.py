@@ -249,6 +249,19 @@ def test_the_aligned_model_is_base_plus_patch_and_loads_alone(
     assert manifest.results["headline"] == printed["headline"]
 
 
+def test_a_chosen_chat_template_goes_with_the_aligned_model(place: Path) -> None:
+    chosen = ["--chat-template", "plain", "--run", "templated"]
+    done = demur(place, "align", "tiny", *OPTIONS, *chosen)
+    assert done.returncode == 0, done.stderr
+    from transformers import AutoTokenizer
+
+    from demur.models.chat_model import TEMPLATES
+
+    found = AutoTokenizer.from_pretrained(place / "templated" / "model").chat_template
+    assert found.endswith(TEMPLATES["plain"])
+    assert not AutoTokenizer.from_pretrained(place / "tiny").chat_template.endswith(found)
+
+
 def test_the_same_command_again_takes_no_new_answers(
     finished: tuple[Path, dict[str, Any]], place: Path
 ) -> None:

@@ -32,11 +32,15 @@ from demur.models.resolve import resolve
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly, limit
 from demur.prompts.types import SPLITS, Prompt, Splits
+from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
 from demur.stages import Context, divergence, measure, reference, reported_probes, scorecard
 
 PATCH = "patch.safetensors"
+TEMPLATE = "chat_template.jinja"
+# Candidates differ in whether an answer begins with the refusal, which is seen in so many tokens.
+CHOOSING_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -229,8 +233,8 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
 
 def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate, list[Candidate]]:
     """Make lessons, train, choose; leaves the chosen delta in `chat.model`."""
-    from demur.distill.choose import choose, load_adapter, set_strength
-    from demur.distill.train import Recipe, train
+    from demur.distill.choose import choose, load_adapter, require_on_disk, set_strength
+    from demur.distill.train import Recipe, target_modules, train
 
     config, journal = context.config, context.folder.journal
     recipe = Recipe(
@@ -247,6 +251,7 @@ def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate
         checkpoints=config.checkpoints,
         seed=config.seed,
     )
+    require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
     with context.phase("Making lessons"):
         lessons = lessons_of(context, chat, splits)
     with context.phase("Training"):
@@ -260,7 +265,7 @@ def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate
             evenly(splits.twins("validation"), config.validation_pairs, config.seed),
             evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
             split="validation",
-            tokens=config.answer_tokens,
+            tokens=min(config.answer_tokens, CHOOSING_TOKENS),
             prefilled=0,
         )
         named = {probe.key: probe for probe in probes}
@@ -304,6 +309,8 @@ def _patch(context: Context, chat: ChatModel, chosen: Candidate) -> PatchSummary
         if not (context.folder.path / "model").exists():
             applied = apply_patch(base, path, context.folder.path / "model")
             context.narrator.say(f"  {applied.sentence}")
+        if context.config.chat_template:
+            write_text(context.folder.path / "model" / TEMPLATE, chat.tokenizer.chat_template)
         context.narrator.say(
             f"  {PATCH}: {summary.bytes / 1e6:.1f} MB, {summary.tensors} tensors changed"
         )

@@ -17,6 +17,7 @@ from demur.distill.choose import (
     choose,
     load_adapter,
     low_rank_changes,
+    require_on_disk,
     set_strength,
 )
 from demur.distill.train import target_modules
@@ -192,5 +193,14 @@ def test_a_tensor_that_is_not_on_disk_is_an_error(tmp_path):
     base = tmp_path / "base"
     student("gpt-neox").model.save_pretrained(base)
     chat, _ = wrapped("llama", tmp_path)
-    with pytest.raises(ModelError, match="was trained, but the checkpoint has no tensor"):
+    with pytest.raises(ModelError, match="to be trained, but the checkpoint has no tensor"):
         low_rank_changes(chat.model, base, 1.0)
+
+
+def test_what_cannot_be_written_is_not_trained(tmp_path):
+    student("gpt-neox").model.save_pretrained(tmp_path / "base")
+    student("llama").model.save_pretrained(tmp_path / "llama")
+    model = student("llama").model
+    require_on_disk(model, tmp_path / "llama", target_modules(model))
+    with pytest.raises(ModelError, match="to be trained, but the checkpoint has no tensor"):
+        require_on_disk(model, tmp_path / "base", target_modules(model))

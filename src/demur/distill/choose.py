@@ -7,7 +7,7 @@ instructions: Youden's index with ordinary requests priced in. Test prompts play
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,35 @@ def set_strength(peft: Any, strength: float) -> None:
                 module.scaling[name] = strength
 
 
+def _tensor_on_disk(model: Any, module: str, tensors: Container[str]) -> str:
+    """Return the name in the checkpoint of a module's weight."""
+    tensor = f"{module}.weight"
+    bare = tensor.removeprefix(f"{model.base_model_prefix}.")
+    if tensor not in tensors and bare in tensors:  # saved without its head, as gpt2 is
+        tensor = bare
+    if tensor not in tensors:
+        raise ModelError(
+            f"The module {module} is to be trained, but the checkpoint has no tensor {tensor}.",
+            "This architecture stores it under another name; open an issue with this line.",
+        )
+    return tensor
+
+
+def require_on_disk(model: Any, folder: Path, targets: Collection[str]) -> None:
+    """Check, before hours of training, that what is trained can be written as a patch.
+
+    Args:
+        targets: the names of the modules to train, as `target_modules` returns them.
+
+    Raises:
+        ModelError: one of them has no tensor of its own on disk.
+    """
+    tensors = open_checkpoint(folder).tensors
+    for name, _ in model.named_modules():
+        if name.split(".")[-1] in targets:
+            _tensor_on_disk(model, name, tensors)
+
+
 def low_rank_changes(peft: Any, folder: Path, strength: float) -> dict[str, LowRank]:
     """Return the wrapped model's delta, by the tensor's name in the checkpoint at `folder`.
 
@@ -78,20 +107,13 @@ def low_rank_changes(peft: Any, folder: Path, strength: float) -> dict[str, LowR
     """
     from peft.tuners.lora import LoraLayer
 
+    model = peft.base_model.model
     tensors = open_checkpoint(folder).tensors
     changes: dict[str, LowRank] = {}
-    for name, module in peft.base_model.model.named_modules():
+    for name, module in model.named_modules():
         if not isinstance(module, LoraLayer):
             continue
-        tensor = f"{name}.weight"
-        bare = tensor.removeprefix(f"{peft.base_model.model.base_model_prefix}.")
-        if tensor not in tensors and bare in tensors:  # saved without its head, as gpt2 is
-            tensor = bare
-        if tensor not in tensors:
-            raise ModelError(
-                f"{name} was trained, but the checkpoint has no tensor {tensor}.",
-                "This architecture stores it under another name; open an issue with this line.",
-            )
+        tensor = _tensor_on_disk(model, name, tensors)
         up = module.lora_B["default"].weight.detach().float().cpu().numpy() * strength
         down = module.lora_A["default"].weight.detach().float().cpu().numpy()
         if getattr(module, "fan_in_fan_out", False):

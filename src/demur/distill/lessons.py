@@ -185,8 +185,9 @@ def text_lessons(chat: ChatModel, count: int, journal: Journal, seed: int) -> li
         ids = write_freely(chat.model, beginning_of_text(chat), count, tokens, seed)
         values, indices = [], []
         with torch.inference_mode():
-            for rows in ids.split(8):
-                logits = chat.model(rows[:, :-1].to(chat.model.device), use_cache=False).logits
+            for start in range(0, count, 8):
+                rows = ids[start : start + 8, :-1].to(chat.model.device)
+                logits = chat.model(rows, use_cache=False).logits
                 best = logits.float().log_softmax(-1).topk(top)
                 values.append(best.values.cpu())
                 indices.append(best.indices.cpu())
@@ -210,7 +211,7 @@ def beginning_of_text(chat: ChatModel) -> int:
     ids = chat.encode("Hello")
     end_of_text = tokenizer.get_vocab().get("<|endoftext|>")
     marks = (tokenizer.bos_token_id, end_of_text, tokenizer.eos_token_id)
-    known = [mark for mark in marks if mark is not None]
+    known = [int(mark) for mark in marks if mark is not None]
     return next((mark for mark in known if ids.count(mark) <= 1), [*known, ids[0]][0])
 
 
@@ -232,7 +233,7 @@ def sorted_by_verdict(
     return answered, refused
 
 
-def mostly_openings(lessons: Sequence[Lesson], refuse: int = 2, keep: int = 3) -> list[Lesson]:
+def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -> list[Lesson]:
     """Cut all lessons but each `WHOLE_EVERY`-th to the first tokens of their answers.
 
     Whether to refuse is decided there; how a refusal goes on is learnt from few examples, and

@@ -249,9 +249,8 @@ def _inform(peft: Any, lessons: Sequence[Lesson], recipe: Recipe, narrator: Narr
     generator = random.Random(recipe.seed)
     sides: dict[str, list[tuple[int, ...]]] = {"refuse": [], "keep": []}
     for lesson in lessons:
-        if lesson.kind == "text":
-            continue
-        sides["refuse" if lesson.kind == "refuse" else "keep"].append(lesson.prompt)
+        if lesson.kind != "text":
+            sides["refuse" if lesson.kind == "refuse" else "keep"].append(lesson.prompt)
     drawn = {
         kind: generator.sample(prompts, min(recipe.informed, len(prompts)))
         for kind, prompts in sides.items()
