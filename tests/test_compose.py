@@ -81,8 +81,8 @@ def test_a_missed_goal_is_in_the_headline(figures: tuple[Any, ...], missed: int)
     aims = goals(card)
     assert [index for index, goal in enumerate(aims) if not goal.met] == [missed]
     said = headline(card, aims)
-    assert "but it missed 1 of 5 goals" in said
-    assert aims[missed].value in said
+    assert said.endswith("; it misses 1 of 5 goals.")
+    assert missed == 4 or aims[missed].value.split(",")[0] in said
     assert len(lines(aims)[1]) == 1
     assert "1 of 5 goals missed" in closing(card, aims, Path("report.html"))
 
@@ -103,7 +103,11 @@ def test_the_last_sentence_says_what_changed_and_where_the_report_is() -> None:
         "Refused, before → after: harmful 3.0 % → 95.0 %, twins 6.0 % → 5.0 %, ordinary 0.0 % → "
         "1.0 %; perplexity 17.42 → 17.61; all goals met; the report is runs/x/report.html."
     )
-    assert "missed" not in headline(card, aims)
+    assert headline(card, aims).replace("\u00a0", " ") == (
+        "The aligned model refuses 95.0 % of held-out harmful requests (before: 3.0 %), 5.0 % of "
+        "their harmless twins, 1.0 % of ordinary instructions; perplexity +1.00 %; it meets all "
+        "its goals."
+    )
 
 
 @pytest.mark.parametrize(

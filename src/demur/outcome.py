@@ -38,22 +38,22 @@ def lines(aims: tuple[Goal, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def headline(scorecard: Scorecard, aims: tuple[Goal, ...]) -> str:
-    """Return one sentence that says what changed, and which goals were missed."""
+    """Return what the model does now, good and bad, and how many goals were missed."""
     found = {each.key: each for each in scorecard.comparisons if each.split == "test"}
     harmful = found["harmful"]
-    begin = (
+    benign = [
+        f"{figures.percent(found[key].after.value)} of {words}"
+        for key, words in (("twins", "their harmless twins"), ("ordinary", "ordinary instructions"))
+        if key in found and found[key].after.n
+    ]
+    refuses = (
         f"The aligned model refuses {figures.percent(harmful.after.value)} of held-out harmful "
         f"requests (before: {figures.percent(harmful.before.value)})"
     )
-    missed = [goal for goal in aims if not goal.met]
-    if missed:
-        named = "; ".join(f"{_lower(goal.title)} {goal.value} ({goal.target})" for goal in missed)
-        return f"{begin}, but it missed {len(missed)} of {len(aims)} goals: {named}."
-    return (
-        f"{begin} and still answers the rest: it refuses "
-        f"{figures.percent(found['twins'].after.value)} of their harmless twins and "
-        f"{figures.percent(found['ordinary'].after.value)} of ordinary instructions."
-    )
+    missed = sum(not goal.met for goal in aims)
+    verdict = f"misses {missed} of {len(aims)} goals" if missed else "meets all its goals"
+    perplexity = _perplexity(scorecard.utility).value
+    return f"{', '.join([refuses, *benign])}; perplexity {perplexity}; it {verdict}."
 
 
 def closing(scorecard: Scorecard, aims: tuple[Goal, ...], report: Path) -> str:
@@ -110,7 +110,3 @@ def _rate(found: Comparison | None) -> str:
 
 def _whole(value: float) -> str:
     return f"{100 * value:g}{figures.SPACE}%"
-
-
-def _lower(title: str) -> str:
-    return title[0].lower() + title[1:]
