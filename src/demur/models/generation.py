@@ -93,8 +93,8 @@ def last_positions(model: Any, width: int, count: int = 1) -> dict[str, Any]:
     """Return the argument that has a forward pass apply the head to the last `count` of `width`.
 
     The positions are named one by one: where they are given as a number, transformers takes a
-    slice whose rows do not touch, and the head's product over it is three to six times slower on
-    CPUs than over the copy that naming them makes.
+    slice whose rows do not touch, and the head's product over it is several times slower on
+    CPUs than over the copy that naming them makes (benchmarks/head.py).
     """
     import torch
 
