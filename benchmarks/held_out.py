@@ -1,4 +1,4 @@
-"""Measure a finished run on public prompt sets that played no part in making demur's own.
+"""Measure a finished run on public prompt sets; no prompt of theirs is trained on.
 
     DEMUR_DATA=../shared/data python benchmarks/held_out.py runs/smollm2-135m-... [--n 150]
 

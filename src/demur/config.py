@@ -118,10 +118,7 @@ class AlignConfig:
     keep_weight: Annotated[float, TRAINING] = 1.0
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
-    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = (
-        0.85,
-        1.15,
-    )
+    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
     validation_pairs: Annotated[int, MEASURING] = 80
     test_pairs: Annotated[int, MEASURING] = 200
     test_ordinary: Annotated[int, MEASURING] = 120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,6 @@ def test_accepted_knows_what_a_model_can_be_told():
 
 
 def test_accepted_looks_through_a_peft_model():
-    from copy import deepcopy
 
     from peft import LoraConfig, get_peft_model
 
@@ -303,6 +303,11 @@ def test_the_head_is_applied_to_last_positions_only(name):
         last = model(row, use_cache=False, **told).logits
     assert last.shape[1] == (2 if told else row.shape[1])
     assert torch.allclose(last[:, -2:], whole[:, -2:], atol=1e-5)
+
+
+def test_no_positions_are_named_off_the_cpu():
+    model = deepcopy(tiny("llama")).to("meta")
+    assert last_positions(model, 9, 2) == {"logits_to_keep": 2}
 
 
 def test_free_text_is_drawn_from_the_model_and_from_the_seed():

@@ -92,14 +92,16 @@ def accepted(model: Any, **arguments: Any) -> dict[str, Any]:
 def last_positions(model: Any, width: int, count: int = 1) -> dict[str, Any]:
     """Return the argument that has a forward pass apply the head to the last `count` of `width`.
 
-    The positions are named one by one: where they are given as a number, transformers takes a
-    slice whose rows do not touch, and the head's product over it is several times slower on
-    CPUs than over the copy that naming them makes (benchmarks/head.py).
+    On CPUs the positions are named one by one: where they are given as a number, transformers
+    takes a slice whose rows do not touch, and the head's product over it is several times slower
+    than over the copy that naming them makes (benchmarks/head.py). Elsewhere they are a number,
+    since the head of a model that is spread over devices may lie on another than its inputs.
     """
     import torch
 
-    places = torch.arange(max(0, width - count), width, device=model.device)
-    return accepted(model, logits_to_keep=places)
+    if model.device.type != "cpu":
+        return accepted(model, logits_to_keep=count)
+    return accepted(model, logits_to_keep=torch.arange(max(0, width - count), width))
 
 
 def can_share_prefix(model: Any, longest: int) -> bool:
