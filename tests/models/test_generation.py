@@ -173,7 +173,6 @@ def test_accepted_knows_what_a_model_can_be_told():
 
 
 def test_accepted_looks_through_a_peft_model():
-
     from peft import LoraConfig, get_peft_model
 
     wrapped = get_peft_model(deepcopy(tiny("llama")), LoraConfig(r=2, target_modules=["q_proj"]))
