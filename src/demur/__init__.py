@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from demur.align import align
     from demur.checkpoint import apply_patch, revert_patch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch"]
 
 _HOMES = {

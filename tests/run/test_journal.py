@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from demur.errors import RunError
-from demur.run.journal import Answer, Journal, content_key
+from demur.run.journal import Answer, Journal, KeptVerdict, content_key
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 WRITER = """
 import sys
 from pathlib import Path
-from demur.run.journal import Answer, Journal
+from demur.run.journal import Answer, Journal, KeptVerdict
 
 journal = Journal(Path(sys.argv[1]))
 name, batches = sys.argv[2], int(sys.argv[3])
@@ -85,9 +85,15 @@ def test_the_first_answer_under_a_key_stays(tmp_path):
 
 def test_verdicts_arrays_and_facts(tmp_path):
     journal = Journal(tmp_path / "journal.sqlite")
-    journal.add_verdicts("judge-1", [("k", "refused", "sorry"), ("l", "complied", "")])
-    journal.add_verdicts("judge-1", [("k", "complied", "later")])
-    journal.add_verdicts("judge-2", [("k", "undecided", "empty")])
+    journal.add_verdicts(
+        "judge-1", [KeptVerdict("k", "refused", "sorry"), KeptVerdict("l", "complied", "")]
+    )
+    journal.add_verdicts("judge-1", [KeptVerdict("k", "complied", "later", 0.25)])
+    journal.add_verdicts("judge-2", [KeptVerdict("k", None, "unsafe", None, "harmful", 0.9)])
+    assert journal.verdicts("judge-1", ["k", "m"]) == {
+        "k": KeptVerdict("k", "complied", "later", 0.25)
+    }
+    assert journal.verdicts("judge-2", ["k"])["k"].harm == "harmful"
     assert journal.count("verdicts") == 3
     journal.add_arrays([("a", b"\x00\x01"), ("b", b"")])
     assert journal.arrays(["b", "a", "c"]) == {"a": b"\x00\x01", "b": b""}
@@ -103,9 +109,11 @@ def test_verdicts_arrays_and_facts(tmp_path):
 def test_a_batch_that_fails_leaves_nothing(tmp_path):
     journal = Journal(tmp_path / "journal.sqlite")
     with pytest.raises(RunError, match="cannot be written") as caught:
-        journal.add_verdicts("judge", [("good", "refused", ""), ("bad", None, "")])
+        journal.add_verdicts(
+            "judge", [KeptVerdict("good", "refused", ""), KeptVerdict("bad", "refused", None)]
+        )
     assert "run the same command again" in caught.value.remedy
-    journal.add_verdicts("judge", [("bad", "complied", "")])
+    journal.add_verdicts("judge", [KeptVerdict("bad", "complied", "")])
     assert journal.count("verdicts") == 1
 
 

@@ -1,6 +1,6 @@
-"""An answer in, a verdict out: refused, complied, or undecided."""
+"""An answer in, a verdict out: refused or complied, harmful or harmless, or undecided."""
 
 from demur.judge.opening import OpeningJudge
-from demur.judge.verdict import Judge, Outcome, Verdict
+from demur.judge.verdict import Harm, Judge, Outcome, Verdict
 
-__all__ = ["Judge", "OpeningJudge", "Outcome", "Verdict"]
+__all__ = ["Harm", "Judge", "OpeningJudge", "Outcome", "Verdict"]

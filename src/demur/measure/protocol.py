@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.console import Narrator
+from demur.judge.kept import judge_kept
 from demur.judge.verdict import Judge, Verdict
 from demur.measure.scorecard import Comparison, Example, HazardRow
 from demur.models.chat_model import ChatModel
@@ -100,10 +101,8 @@ def measure_probe(
     texts = [prompt.text for prompt in probe.prompts]
     with narrator.progress(f"{label}, {probe.key}", len(texts)) as advance:
         answers = answer(chat, texts, journal, probe.decoding, advance=advance)
-    verdicts = judge.judge(texts, [one.text for one in answers])
-    journal.add_verdicts(
-        judge.name,
-        [(a.key, v.outcome, v.reason) for a, v in zip(answers, verdicts, strict=True)],
+    verdicts = judge_kept(
+        judge, texts, [a.text for a in answers], [a.key for a in answers], journal
     )
     return Judged(probe, tuple(answers), tuple(verdicts))
 
@@ -157,8 +156,8 @@ def examples(before: Judged, after: Judged, count: int) -> tuple[Example, ...]:
             prompts[index].text,
             before.answers[index].text,
             after.answers[index].text,
-            before.verdicts[index].outcome,
-            after.verdicts[index].outcome,
+            str(before.verdicts[index].outcome),
+            str(after.verdicts[index].outcome),
         )
         for index in chosen
     )

@@ -13,7 +13,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS answers (
     written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 CREATE TABLE IF NOT EXISTS verdicts (
-    answer TEXT NOT NULL, judge TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+    answer TEXT NOT NULL, judge TEXT NOT NULL, verdict TEXT, reason TEXT NOT NULL,
+    score REAL, harm TEXT, harm_score REAL,
     PRIMARY KEY (answer, judge)
 );
 CREATE TABLE IF NOT EXISTS arrays (
@@ -63,6 +64,23 @@ class Answer:
     text: str
     tokens: tuple[int, ...]
     finished: bool
+
+
+@dataclass(frozen=True)
+class KeptVerdict:
+    """A verdict as the journal holds it; fields as in `demur.judge.Verdict`.
+
+    Attributes:
+        answer: key of the answer; for an answer that came from elsewhere, the content hash of
+            prompt and answer.
+    """
+
+    answer: str
+    outcome: str | None
+    reason: str
+    score: float | None = None
+    harm: str | None = None
+    harm_score: float | None = None
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -152,11 +170,25 @@ class Journal:
             rows,
         )
 
-    def add_verdicts(self, judge: str, verdicts: Iterable[tuple[str, str, str]]) -> None:
-        """Keep verdicts: (answer key, verdict, reason) each, under the judge's name."""
+    def verdicts(self, judge: str, keys: Iterable[str]) -> dict[str, KeptVerdict]:
+        """Return those of the verdicts of `judge` on the answers with these keys that are known."""
+        found: dict[str, KeptVerdict] = {}
+        wanted = list(keys)
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            columns = "answer, verdict, reason, score, harm, harm_score"
+            query = f"SELECT {columns} FROM verdicts WHERE judge = ? AND answer IN ({marks})"
+            for row in self.connection.execute(query, [judge, *part]):
+                found[row[0]] = KeptVerdict(*row)
+        return found
+
+    def add_verdicts(self, judge: str, verdicts: Iterable[KeptVerdict]) -> None:
+        """Keep a batch of verdicts under the judge's name, in one transaction."""
+        columns = "judge, answer, verdict, reason, score, harm, harm_score"
         self._write(
-            "INSERT OR REPLACE INTO verdicts (answer, judge, verdict, reason) VALUES (?, ?, ?, ?)",
-            [(answer, judge, verdict, reason) for answer, verdict, reason in verdicts],
+            f"INSERT OR REPLACE INTO verdicts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(judge, *astuple(verdict)) for verdict in verdicts],
         )
 
     def arrays(self, keys: Iterable[str]) -> dict[str, bytes]:

@@ -1,46 +1,14 @@
-"""The command line: `demur align MODEL`, and what is done with the result.
-
-    demur align smollm2-135m
-
-Each command parses, calls a room, and prints: results on standard output, narration on standard
-error. Exit codes: 0 done, 2 an error that the user can solve, 130 interrupted (the same command
-continues).
-"""
+"""`demur align`, and what is done with its result: apply, revert, chat, show, prompts."""
 
 from __future__ import annotations
 
-import errno
-import json as json_format
-import os
-import signal
-import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from cyclopts import Parameter
 
-from demur import __version__
+from demur.cli.app import OUTPUT, Json, Out, Trust, app, print_json, say, stdout
 from demur.config import MODEL, AlignConfig
-from demur.errors import DemurError, Interrupted, RunError
-from demur.quiet import hush
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-OUTPUT = Parameter(group=Group.create_ordered("Output"))
-Json = Annotated[bool, OUTPUT]
-Out = Annotated[Path, Parameter(name=("--out", "-o"), group=OUTPUT.group)]
-Trust = Annotated[bool, MODEL]
-
-app = App(
-    name="demur",
-    help="Gives open-weight language models their refusals back, and proves it.",
-    version=__version__,
-    default_parameter=Parameter(negative=()),
-    help_format="plaintext",
-    suppress_keyboard_interrupt=False,
-)
 
 
 @app.command
@@ -69,7 +37,7 @@ def align(
     if json:
         from demur.result import read_result
 
-        _print_json({"run": str(aligned.run), **read_result(aligned.run)})
+        print_json({"run": str(aligned.run), **read_result(aligned.run)})
     elif not no_menu and is_interactive():
         from demur.menu import QuestionaryAsker, actions_of, run_menu
 
@@ -166,7 +134,7 @@ def chat(
 
     manner = Manner(device, dtype, system, thinking, chat_template, trust_remote_code, tokens)
     names = [model] if against is None else [model, against]
-    folders = [resolve(name, trust_remote_code=trust_remote_code, say=_say) for name in names]
+    folders = [resolve(name, trust_remote_code=trust_remote_code, say=say) for name in names]
     converse([speaker(each.folder, each.name, manner) for each in folders], Console())
 
 
@@ -185,10 +153,10 @@ def show(run: Path, *, json: Json = False) -> None:
 
     result = read_result(run)
     if json:
-        _print_json({"run": str(run), **result})
+        print_json({"run": str(run), **result})
         return
     scorecard = scorecard_of(result)
-    _stdout().print(console_table(scorecard))
+    stdout().print(console_table(scorecard))
     print(closing(scorecard, goals(scorecard), run / FILE))
 
 
@@ -208,67 +176,12 @@ def prompts(*, export: Path | None = None, json: Json = False) -> None:
     if export is not None:
         lines = json_lines(splits)
         write_text(export, lines)
-        _say(f"Wrote {lines.count(chr(10)):,} prompts to {export}.")
+        say(f"Wrote {lines.count(chr(10)):,} prompts to {export}.")
     if json:
-        _print_json(count(splits))
+        print_json(count(splits))
     elif export is None:
         for table in tables(count(splits)):
-            _stdout().print(table)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; nothing here ends in a traceback.
-
-    Args:
-        arguments: what follows the program's name; by default those of this process.
-    """
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    hush()
-    # kill's default signal is a wish to stop, as Ctrl-C is: the journal and locks are left in order
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-        return 0
-    except DemurError as error:
-        return _fail(error, "--json" in tokens)
-    except CycloptsError as error:
-        return _fail(_usage_error(error), "--json" in tokens)
-    except KeyboardInterrupt:
-        return _fail(
-            Interrupted("Interrupted.", "Give the same command again."), "--json" in tokens
-        )
-    except BrokenPipeError:
-        # the reader has gone; what Python flushes at its end must not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        full = RunError(
-            f"There is no room left on the disk ({error}).",
-            "Make room and run the same command again: it continues.",
-        )
-        return _fail(full, "--json" in tokens)
-
-
-def _fail(error: DemurError, json: bool) -> int:
-    begin = "" if isinstance(error, Interrupted) else "error: "
-    print(f"{begin}{error.cause}\n{error.remedy}", file=sys.stderr)
-    if json:
-        _print_json({"error": error.cause, "remedy": error.remedy})
-    return error.exit_code
-
-
-def _usage_error(error: CycloptsError) -> DemurError:
-    """Return what cyclopts found wrong with the arguments, in our two sentences."""
-    error.verbose = False
-    command = " ".join(("demur", *(error.command_chain or ())))
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        cause = f"There is no use for {' '.join(map(repr, error.unused_tokens))}."
-    else:
-        cause = " ".join(str(error).split())
-    return DemurError(cause, f"See `{command} --help`.")
+            stdout().print(table)
 
 
 def _for_patching(
@@ -281,32 +194,13 @@ def _for_patching(
 
     read_patch(patch)
     require_empty(out)
-    return resolve(model, revision=revision, trust_remote_code=trust_remote_code, say=_say).folder
+    return resolve(model, revision=revision, trust_remote_code=trust_remote_code, say=say).folder
 
 
 def _say_applied(applied: Any, json: bool) -> None:
     if json:
         from demur.checkpoint.manifest import plain
 
-        _print_json(plain(applied))
+        print_json(plain(applied))
     else:
         print(applied.sentence)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    print(json_format.dumps(value, indent=2, ensure_ascii=True))
-
-
-def _stdout() -> Console:
-    from rich.console import Console
-
-    # a file or a pipe has no width of its own, and 80 columns would break the table's cells
-    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 110)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
