@@ -65,9 +65,7 @@ def said(verdict: Verdict, subject: Subject) -> bool | None:
 
 def answers_it(verdicts: Sequence[Verdict], subject: Subject) -> bool:
     """Return whether a judge has anything to say to this question."""
-    return any(
-        (each.harm if subject == "harm" else each.outcome) is not None for each in verdicts
-    )
+    return any((each.harm if subject == "harm" else each.outcome) is not None for each in verdicts)
 
 
 def agreement(

@@ -16,14 +16,61 @@ from pathlib import Path
 from demur.errors import JudgeError
 from demur.prompts.tables import Row, Table, read_table
 
-PROMPT = ("prompt", "goal", "behavior", "behaviour", "question", "instruction", "request", "query")
-PROMPT += ("user", "input", "forbidden_prompt", "user_prompt")
-RESPONSE = ("response", "completion", "answer", "generation", "output", "target_response")
-RESPONSE += ("model_response", "assistant", "model_output", "text")
-REFUSED = ("human_label_refused", "final_label", "response_refusal_label", "refusal_label")
-REFUSED += ("refused", "refusal", "is_refusal", "label")
-HARMFUL = ("human_label_harmful", "human_majority", "response_harm_label", "harm_label")
-HARMFUL += ("harmful", "is_harmful", "jailbroken", "unsafe", "label")
+PROMPT = tuple(
+    [
+        "prompt",
+        "goal",
+        "behavior",
+        "behaviour",
+        "question",
+        "instruction",
+        "request",
+        "query",
+        "user",
+        "input",
+        "forbidden_prompt",
+        "user_prompt",
+    ]
+)
+RESPONSE = tuple(
+    [
+        "response",
+        "completion",
+        "answer",
+        "generation",
+        "output",
+        "target_response",
+        "model_response",
+        "assistant",
+        "model_output",
+        "text",
+    ]
+)
+REFUSED = tuple(
+    [
+        "human_label_refused",
+        "final_label",
+        "response_refusal_label",
+        "refusal_label",
+        "refused",
+        "refusal",
+        "is_refusal",
+        "label",
+    ]
+)
+HARMFUL = tuple(
+    [
+        "human_label_harmful",
+        "human_majority",
+        "response_harm_label",
+        "harm_label",
+        "harmful",
+        "is_harmful",
+        "jailbroken",
+        "unsafe",
+        "label",
+    ]
+)
 MODEL = ("model", "model_name", "generator", "target_model")
 SOURCE = ("source", "dataset", "set", "origin")
 RAW = ("raw_label", "raw")
