@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demur import DemurError, rejudge, score_judges
+from demur import DemurError, cli, rejudge, score_judges
 from demur.errors import EndpointError, JudgeError, RunError
 from demur.judge.names import Means
 from demur.judging import How
@@ -31,6 +33,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     with model_server() as model:
         model.script = grade
         yield model
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what the command line sets for the whole process from the other tests."""
+    former = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "hush", lambda: None)
+    yield
+    signal.signal(signal.SIGTERM, former)
 
 
 @pytest.fixture
@@ -83,6 +94,11 @@ def demur(folder: Path, *arguments: str, key: str = KEY) -> subprocess.Completed
     )
 
 
+def here(*arguments: str) -> int:
+    """Run the command line in this process, and return its exit code."""
+    return cli.main(["judge", *arguments])
+
+
 def contents(folder: Path) -> bytes:
     return b"".join(each.read_bytes() for each in folder.rglob("*") if each.is_file())
 
@@ -128,48 +144,70 @@ def test_an_endpoint_that_goes_away_is_asked_only_for_the_rest(
     }
 
 
-def test_a_server_that_is_not_there_is_an_error_in_two_sentences(file: Path) -> None:
-    done = demur(
-        file.parent,
-        "judge",
-        str(file),
-        "--judges",
-        "rubric@http://127.0.0.1:9/v1#m",
-        "--tries",
-        "1",
+def test_a_server_that_is_not_there_is_an_error_in_two_sentences(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here(str(file), "--judges", "rubric@http://127.0.0.1:9/v1#m", "--tries", "1") == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "error: http://127.0.0.1:9/v1#m gave no answer" in shown.err
+
+
+def test_ctrl_c_waits_for_no_reply_and_loses_none(file: Path, server: ModelServer) -> None:
+    server.fails = [Fails(200, after=9, delay=30.0)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demur", "judge", str(file), "--judges", f"rubric@{server.spec()}"],
+        cwd=file.parent,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode == 2 and done.stdout == ""
-    assert "error: http://127.0.0.1:9/v1#m gave no answer" in done.stderr
-    assert "Traceback" not in done.stderr
+    deadline = time.monotonic() + 30
+    while len(server.requests) < 9 + 8 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)  # far less than the replies take
+    assert process.returncode == 130 and "Interrupted" in said and "Traceback" not in said
+    server.fails, server.requests = [], []
+    scores = score_judges(file, f"rubric@{server.spec()}", how=quick())
+    assert len(server.requests) == N + 1 - 9 and scores.overall[0].accuracy.value == 1.0
 
 
 @pytest.mark.parametrize("status", [0, 200, 401, 500])
-def test_the_key_is_nowhere(file: Path, server: ModelServer, status: int) -> None:
+def test_the_key_is_nowhere(
+    file: Path,
+    server: ModelServer,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
     """Not in the run folder, nor in what is printed, even where the server repeats it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def echo(path: str, body: dict[str, Any]) -> Says:
-        says = grade(path, body)
-        return Says(f"{says.text} {KEY}\n{KEY}: yes")
+        return Says(f"{grade(path, body).text} {KEY}\n{KEY}: yes")
 
     server.script = echo
     if status != 200:
         message = '{"error": {"message": "the key {key} is wrong"}}'
         server.fails = [Fails(status, after=3, body=message)]
-    out = file.parent / "out.jsonl"
-    done = demur(
-        file.parent,
-        *("judge", str(file), "--judges", f"rubric@{server.spec()}", "--tries", "1"),
-        *("--out", str(out), "--json"),
+    code = here(
+        *(str(file), "--judges", f"rubric@{server.spec()}", "--tries", "1"),
+        *("--out", str(file.parent / "out.jsonl"), "--json"),
     )
-    assert done.returncode == (0 if status == 200 else 2)
+    assert code == (0 if status == 200 else 2)
     assert server.requests[0][1]["authorization"] == f"Bearer {KEY}"
-    assert KEY not in done.stdout + done.stderr
+    shown = capfd.readouterr()
+    assert KEY not in shown.out + shown.err
     assert (file.parent / "runs").is_dir() and KEY.encode() not in contents(file.parent)
 
 
-def test_a_missing_key_leaves_nothing_behind(file: Path) -> None:
-    done = demur(file.parent, "judge", str(file), "--judges", "opening,rubric@openai:m", key="")
-    assert done.returncode == 2 and "OPENAI_API_KEY is not set" in done.stderr
+def test_a_missing_key_leaves_nothing_behind(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert here(str(file), "--judges", "opening,rubric@openai:m") == 2
+    assert "OPENAI_API_KEY is not set" in capsys.readouterr().err
     assert not (file.parent / "runs").exists()
 
 
@@ -214,15 +252,14 @@ def test_a_panel_pays_only_for_what_is_unsure(file: Path, server: ModelServer) -
     assert dict(panel.decided_by)["opening-3"] == N + 1
 
 
-def test_answers_without_labels_are_judged_and_written(file: Path) -> None:
+def test_answers_without_labels_are_judged_and_written(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = file.parent / "verdicts.jsonl"
-    done = demur(
-        file.parent,
-        *("judge", str(file), "--answers", "--judges", "opening,phrases:xstest"),
-        *("--out", str(out)),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "opening-3" in done.stdout and "all answers" in done.stdout
+    judges = ("--judges", "opening,phrases:xstest")
+    assert here(str(file), "--answers", *judges, "--out", str(out)) == 0
+    shown = capsys.readouterr().out
+    assert "opening-3" in shown and "all answers" in shown
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == N + 1
     verdict = rows[0]["verdicts"]["opening-3"]
@@ -269,20 +306,13 @@ def test_any_folder_with_a_journal_is_judged_again(tmp_path: Path) -> None:
 def test_bad_input_ends_in_two_sentences(
     file: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     words: str,
 ) -> None:
-    import signal
-
-    from demur import cli
-
-    monkeypatch.setattr(cli, "hush", lambda: None)
-    monkeypatch.setattr(signal, "signal", lambda *ignored: None)
     row = {"prompt": "p", "response": "r", "refused": True}
     twice = json.dumps(row) + "\n" + json.dumps(row | {"refused": False}) + "\n"
     (file.parent / "twice.jsonl").write_text(twice, encoding="utf-8")
-    assert cli.main(["judge", *arguments]) == 2
+    assert here(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and words in captured.err and "Traceback" not in captured.err
     assert not (file.parent / "runs").exists()
@@ -293,4 +323,9 @@ def test_a_judge_of_something_else_is_told(file: Path) -> None:
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(JudgeError, match="None of these judges"):
         score_judges(file, "opening", how=quick())
-    assert issubclass(JudgeError, DemurError)
+    row = {"prompt": "p", "response": "r", "refused": True}
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    guard = "llama-guard-3@http://127.0.0.1:9/v1#m"
+    with pytest.raises(DemurError, match="None of these judges"):  # before it costs anything
+        score_judges(file, guard, how=quick())
+    assert not (file.parent / "runs").exists()

@@ -63,6 +63,11 @@ class GuardJudge:
         """Who asks the endpoint, where there is one."""
         return self.backend.asker if isinstance(self.backend, EndpointGuard) else None
 
+    @property
+    def harm_only(self) -> bool:
+        """Whether it tells nothing of refusals."""
+        return self._undecided("").outcome is None
+
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return one verdict an answer, in order."""
         return judged_each(self, prompts, answers)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from demur.errors import JudgeError
 from demur.judge.guard_formats import FORMATS, GuardFormat, guard_format
 from demur.judge.opening import OpeningJudge
-from demur.judge.phrases import LISTS, phrase_list
+from demur.judge.phrases import LISTS, PhraseList, phrase_list
 from demur.judge.rubrics import RUBRICS, RubricJudge, rubric_named
 from demur.judge.verdict import Judge
 from demur.models.asking import Asker, Patience
@@ -104,6 +104,20 @@ def open_judge(spec: str, means: Means | None = None) -> Judge:
             f"The judge '{name}' needs a model that grades.", f"Write {name}@openai:MODEL."
         )
     raise JudgeError(f"There is no judge '{spec}'.", f"There are: {', '.join(judge_names())}.")
+
+
+def subjects_of(judge: Judge) -> frozenset[str]:
+    """Return which questions a judge answers, as far as is known before it is asked."""
+    from demur.judge.guards import GuardJudge
+    from demur.judge.panel import Panel
+
+    if isinstance(judge, Panel):
+        return frozenset().union(*(subjects_of(each) for stage in judge.stages for each in stage))
+    if isinstance(judge, OpeningJudge | PhraseList):
+        return frozenset({"refusal"})
+    if isinstance(judge, GuardJudge) and judge.harm_only:
+        return frozenset({"harm"})
+    return frozenset({"refusal", "harm"})
 
 
 def _embedded() -> Judge:
