@@ -14,7 +14,8 @@ from tests.tiny import tiny_tokenizer
 
 from demur.errors import JudgeError
 from demur.judge.guard_formats import FORMATS, GuardFormat, Said, defused, guard_format, share_of
-from demur.judge.guards import EndpointGuard, GuardJudge, local_guard
+from demur.judge.guard_loading import local_guard
+from demur.judge.guards import Asked, EndpointGuard, GuardJudge
 from demur.judge.names import open_judge
 from demur.models.asking import Asker, Patience
 from demur.models.endpoint import parse_endpoint
@@ -270,6 +271,61 @@ def test_a_random_model_is_never_taken_to_say_harmless(tmp_path: Path, key: str,
     outcome = "undecided" if key in ("wildguard", "qwen3guard") else None
     assert [each.outcome for each in verdicts] == [outcome] * 3
     assert judge.name.startswith(f"{key}-1@tiny ")
+
+
+def test_llama_guard_4_is_loaded_without_its_eyes_being_used(tmp_path: Path) -> None:
+    import torch
+    from transformers import Llama4Config, Llama4ForConditionalGeneration
+
+    tokenizer = tiny_tokenizer(chat_template=None)
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "intermediate_size_mlp": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 4096,
+        "num_local_experts": 1,
+        "num_experts_per_tok": 1,
+        "moe_layers": [],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    eyes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vision_output_dim": 16,
+        "image_size": 28,
+        "patch_size": 14,
+        "projector_input_dim": 16,
+        "projector_output_dim": 16,
+    }
+    config = Llama4Config(text_config=text, vision_config=eyes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        Llama4ForConditionalGeneration(config).save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    judge = open_judge(f"llama-guard-4={tmp_path / 'tiny'}")
+    verdicts = judge.judge(["q", "q"], ["Take flour.", ""])
+    assert [each.harm for each in verdicts] == ["undecided", "undecided"]
+    assert verdicts[0].reason in ("the guard's reply is not readable", "the guard said nothing")
+    # what it decodes is what transformers' own generate decodes
+    backend = judge.backend  # type: ignore[attr-defined]
+    one = form("llama-guard-4")
+    asked = Asked(one.ask("q", "Take flour.")[0], "q", "Take flour.")
+    [(_, said)] = list(backend.replies(one, [asked]))
+    ids = tokenizer(one.first_mark + asked.text, add_special_tokens=False, return_tensors="pt")
+    whole = backend.model.model.generate(
+        ids.input_ids, max_new_tokens=one.tokens, do_sample=False, pad_token_id=2
+    )
+    words = tokenizer.decode(whole[0, ids.input_ids.shape[1] :], skip_special_tokens=True)
+    assert said is not None and said.text == words and said.first
 
 
 def test_local_and_raw_prompt_are_the_same_tokens(tmp_path: Path) -> None:

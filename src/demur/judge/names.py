@@ -174,6 +174,8 @@ def _guard_endpoint(form: GuardFormat, address: str, chat: bool, means: Means) -
 
 
 def _guard_here(form: GuardFormat, place: str, means: Means) -> Judge:
-    from demur.judge.guards import GuardJudge, local_guard
+    from demur.judge.guard_loading import local_guard
+    from demur.judge.guards import GuardJudge
 
-    return GuardJudge(form, local_guard(place, device=means.device, dtype=means.dtype))
+    guard = local_guard(place, device=means.device, dtype=means.dtype, sees=form.sees)
+    return GuardJudge(form, guard)
