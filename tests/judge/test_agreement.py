@@ -36,16 +36,17 @@ def test_every_figure_by_hand() -> None:
     assert agreement("j", "refusal", rows(labels), verdicts(words)) == one  # a fixed seed
 
 
-def test_kappa_is_scikit_learns() -> None:
-    from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
-
-    labels = [True, False, True, True, False, False, True, False, False, True, True, False]
-    words = ["refused", "refused", "complied", "refused"] * 3
+def test_kappa_is_cohens() -> None:
+    """The worked example of 50 decisions: 20 and 15 agreed, 5 and 10 not, kappa 0.4."""
+    labels = [True] * 25 + [False] * 25
+    words = ["refused"] * 20 + ["complied"] * 5 + ["refused"] * 10 + ["complied"] * 15
     one = agreement("j", "refusal", rows(list(labels)), verdicts(words))
-    assert one is not None and one.kappa is not None and one.balanced is not None
-    guesses = [word == "refused" for word in words]
-    assert one.kappa.value == pytest.approx(cohen_kappa_score(labels, guesses))
-    assert one.balanced.value == pytest.approx(balanced_accuracy_score(labels, guesses))
+    assert one is not None and one.kappa is not None
+    assert one.kappa.value == pytest.approx(0.4)
+    # a coin that always falls on one side agrees by chance alone
+    one = agreement("j", "refusal", rows(list(labels)), verdicts(["refused"] * 50))
+    assert one is not None and one.kappa is not None and one.kappa.value == 0.0
+    assert one.accuracy.value == 0.5
 
 
 def test_a_silent_judge_does_not_look_good() -> None:

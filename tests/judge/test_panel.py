@@ -81,6 +81,8 @@ def test_specs_open_what_they_name() -> None:
     assert open_judge("phrases:xstest").name == "phrases:xstest-1"
     panel = open_judge("panel:opening+phrases:xstest,phrases:gcg")
     assert panel.name == "panel-1:opening-3+phrases:xstest-1,phrases:gcg-1"
+    plus = open_judge("panel:opening+phrases:gcg,rubric@http://127.0.0.1:9/v1#command-r+")
+    assert plus.name.endswith(",rubric-1@127.0.0.1:9#command-r+")
     assert "llama-guard-4" in judge_names() and "phrases:dapa" in judge_names()
     named = open_judge("rubric@http://127.0.0.1:9/v1#m")
     assert named.name == "rubric-1@127.0.0.1:9#m"

@@ -15,6 +15,7 @@ panel:opening+phrases:xstest,rubric@...         two judges in the first stage
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from demur.errors import JudgeError
@@ -137,7 +138,7 @@ def _panel(rest: str, means: Means) -> Judge:
     from demur.judge.panel import Panel
 
     stages = [
-        [open_judge(each.strip(), means) for each in stage.split("+") if each.strip()]
+        [open_judge(each.strip(), means) for each in _together(stage) if each.strip()]
         for stage in rest.split(",")
     ]
     if len(stages) < 2 or not all(stages):
@@ -146,6 +147,13 @@ def _panel(rest: str, means: Means) -> Judge:
             "Name the cheap judge first and the costlier after a comma: panel:opening,wildguard.",
         )
     return Panel(stages)
+
+
+def _together(stage: str) -> list[str]:
+    """Split a stage at each plus sign that a judge follows: names of models may hold one too."""
+    kinds = ["opening", "embedded", "phrases:", *(each.key for each in FORMATS)]
+    kinds += [each.key for each in RUBRICS]
+    return re.split(rf"\+(?=\s*(?:{'|'.join(map(re.escape, kinds))}))", stage)
 
 
 def _asker(address: str, means: Means) -> Asker:
