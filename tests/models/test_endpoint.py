@@ -157,6 +157,14 @@ def test_parameters_that_a_server_does_not_know_are_left_out(server: ModelServer
     assert len(server.requests) == 4  # what was learnt once is not asked again
 
 
+def test_the_limit_of_tokens_is_never_left_out(server: ModelServer) -> None:
+    server.fails = [Fails(400, body='{"error": "max_tokens, max_completion_tokens: too large"}')]
+    with pytest.raises(EndpointError, match="400"):
+        asker(server).ask(Question(user="x", tokens=9))
+    assert len(server.requests) == 2
+    assert all(9 in body.values() for _, _, body in server.requests)
+
+
 def test_several_at_once_and_no_more(server: ModelServer) -> None:
     from threading import Barrier, BrokenBarrierError
 

@@ -212,7 +212,9 @@ class Asker:
         if response.status_code != 400:
             return ""
         text = _message(response)
-        named = [name for name in (*OTHER_NAME, *OPTIONAL) if name in body and name in text]
+        # the limit of tokens may have another name, but is never left out: it bounds the cost
+        names = [name for name, other in OTHER_NAME.items() if other not in self._refused]
+        named = [name for name in (*names, *OPTIONAL) if name in body and name in text]
         return named[0] if named else ""
 
     def _reply(self, response: Any) -> Reply:
