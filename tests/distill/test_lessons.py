@@ -12,6 +12,7 @@ from tests.tiny import CHAT_TEMPLATE
 from demur.distill import lessons as room
 from demur.distill.lessons import (
     CANDIDATES,
+    SETTLED_BY,
     TEXT_TOKENS,
     WHOLE_EVERY,
     Lesson,
@@ -166,7 +167,7 @@ def test_one_lesson_of_several_stays_whole(refuse, keep):
     assert [one.answer for one in whole] == answers
     assert len(cut) == len(whole)
     for number, (one, before) in enumerate(zip(cut, whole, strict=True)):
-        settled = len(before.answer) <= SETTLED_EVERY
+        settled = len(before.answer) <= SETTLED_BY
         if not settled if before.kind == "keep" else number % WHOLE_EVERY == 0:
             assert one is before
             continue

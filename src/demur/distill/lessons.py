@@ -26,13 +26,14 @@ from demur.errors import TrainingError
 from demur.judge.settled import settled
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel, context_length
-from demur.models.generation import SETTLED_EVERY, Written, decode_all, write_freely
+from demur.models.generation import Written, decode_all, write_freely
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal, content_key
 
 CANDIDATES = 64
 WHOLE_EVERY = 8
-WORDS = 3  # of an answer that is taken for no refusal
+SETTLED_BY = 4  # tokens within which most own answers are known to be no refusals
+WORDS = 2  # of such an answer: the first of them is then complete
 TEXT_TOKENS = 40
 HELPFUL = "Here is"
 
@@ -258,11 +259,9 @@ def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -
     shortened = []
     for index, lesson in enumerate(lessons):
         length = refuse if lesson.kind == "refuse" else keep
-        whole = (
-            len(lesson.answer) > SETTLED_EVERY
-            if lesson.kind == "keep"
-            else index % WHOLE_EVERY == 0
-        )
+        whole = index % WHOLE_EVERY == 0
+        if lesson.kind == "keep":
+            whole = len(lesson.answer) > SETTLED_BY
         if whole:
             shortened.append(lesson)
         elif lesson.log_probabilities is None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Tokens of a batch: what its key-value cache costs in memory (24 MiB a thousand on a 135M model).
 BUDGET_CPU, BUDGET_GPU = 4096, 65536
-SETTLED_EVERY = 4  # tokens between two questions whether a row is settled
+SETTLED_EVERY = 2  # tokens between two questions whether a row is settled
 Settled = Callable[[int, Sequence[int]], bool]
 
 
