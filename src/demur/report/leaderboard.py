@@ -11,12 +11,13 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from demur.measure.scorecard import CurvePoint
-from demur.measure.standing import Sample, Standing
+from demur.measure.standing import Standing
 from demur.report import figures, html
 from demur.report.leaderboard_table import (
     COLUMNS,
     corrected_text,
     row_title,
+    rows_to_show,
     shows_from,
     undecided,
     utility_titles,
@@ -34,12 +35,13 @@ def render(standing: Standing) -> str:
     """Return the whole page."""
     from markupsafe import Markup
 
-    templates = html._TEMPLATES
+    templates = html.TEMPLATES
     script = (templates / SCRIPT).read_text(encoding="utf-8").strip()
     css = "\n".join(
         (templates / name).read_text(encoding="utf-8") for name in ("report.css", STYLE)
     )
-    environment = html._environment()
+    environment = html.environment()
+    environment.filters["signed"] = figures.signed
     environment.globals.update(
         corrected_text=corrected_text,
         row_title=row_title,
@@ -61,6 +63,7 @@ def render(standing: Standing) -> str:
         script=Markup(script),
         digest=_digest(script),
         shown=shown,
+        rows=rows_to_show(standing),
         utility=utility_titles(standing),
         plot=_plot(standing),
         folded=[s for s in standing.samples if s.kind == "harmful"],
@@ -119,8 +122,3 @@ def _headline(standing: Standing) -> str:
             "ones that sound harmful."
         )
     return f"{count} models on the same prompts: what they refuse, and what they should not have."
-
-
-def badge(sample: Sample, outcome: str) -> str:
-    """Return `good` or `bad` for an outcome on a sample."""
-    return html.badge("harmful" if sample.kind == "harmful" else "twin", outcome)
