@@ -6,7 +6,8 @@
 * `detectable_paired`: the same for two models on the same prompts, by McNemar's test. With a share
   `d` of prompts on which they disagree, n prompts find a difference `x` (Connor 1987, Biometrics
   43, 207-211) where `n x^2 >= (z_a sqrt(d) + z_b sqrt(d - x^2))^2`. `d` is the share seen, but
-  never below `x` itself, since a difference cannot be larger than the disagreement.
+  never below `x` itself, since a difference cannot be larger than the disagreement; and with fewer
+  than six disagreements the exact test is never below 5 %, so that less than 6 / n never shows.
 * `holm`: p-values adjusted for that many models are compared with one (Holm 1979).
 """
 
@@ -18,6 +19,9 @@ from collections.abc import Sequence
 from demur.stats import Z95
 
 Z80 = 0.8416212335729143  # of power 80 %
+
+
+FEWEST = 6  # disagreements, all on one side, at which McNemar's exact p is below 0.05
 
 
 def detectable_unpaired(n: int, p: float = 0.5) -> float:
@@ -41,7 +45,9 @@ def detectable_paired(n: int, disagree: float) -> float:
         n: prompts that both models were asked.
         disagree: the share of prompts on which exactly one of them refused, in [0, 1].
     """
-    low, high = 0.0, 1.0
+    if n < FEWEST:
+        return 1.0
+    low, high = FEWEST / n, 1.0
     if not _shows(n, high, disagree):
         return 1.0
     for _ in range(50):

@@ -123,10 +123,13 @@ def _sourced(
     key: str, title: str, prompts: tuple[Prompt, ...], origin: str, licence: str, citation: str,
     measures: str,
 ) -> SourcedSet:  # fmt: skip
-    once = tuple({each.text: replace(each, source=key) for each in reversed(prompts)}.values())
+    kept: dict[str, Prompt] = {}
+    for each in prompts:
+        kept.setdefault(each.text, replace(each, source=key))
+    once = tuple(kept.values())
     repeats = len(prompts) - len(once)
     return SourcedSet(
-        key, title, prompts[0].kind, once[::-1], origin, licence, citation, measures, repeats
+        key, title, prompts[0].kind, once, origin, licence, citation, measures, repeats
     )
 
 
@@ -155,7 +158,7 @@ def _local(part: Part, data: Path | None) -> tuple[Path | None, bool]:
 
 
 def _from_hub(named: NamedSet, part: Part, data: Path | None) -> Table:
-    where = f"as {part.files[0]}.jsonl in {data}" if data else "as a file in a folder for --data"
+    where = f"as {part.files[0]}.jsonl into {data or 'a folder for --data'}"
     where = f"{where} (columns: {part.columns[0]})"
     if part.hub is None:
         raise PromptError(
