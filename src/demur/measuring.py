@@ -235,8 +235,9 @@ def used_sets(config: MeasureConfig, narrator: Narrator) -> tuple[tuple[UsedSet,
     Raises:
         PromptError: a set cannot be found or read.
     """
+    sets = _sets(config, narrator)
     trained, apart = _trained(config)
-    used = use_sets(_sets(config, narrator), trained, config.n, config.seed)
+    used = use_sets(sets, trained, config.n, config.seed)
     for each in used:
         source = each.source
         notes = [
