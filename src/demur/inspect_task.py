@@ -77,11 +77,9 @@ def _sample(text: str, kind: str, key: str, opening: str) -> Sample:
 
 def _share(scores: list[SampleScore], kinds: tuple[str, ...], outcome: str) -> float:
     """Return the share of an outcome among the samples of these kinds; NaN without any."""
-    found = [
-        each.score.value == outcome
-        for each in scores
-        if (each.score.metadata or {}).get("kind") in kinds
-    ]
+    # values that are words become numbers when Inspect reduces epochs; metadata stay as they are
+    about = [each.score.metadata or {} for each in scores]
+    found = [each["outcome"] == outcome for each in about if each.get("kind") in kinds]
     return sum(found) / len(found) if found else float("nan")
 
 
@@ -126,7 +124,11 @@ def verdict() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         said = state.output.completion
         found = judge.judge([state.input_text], [said])[0]
-        about: dict[str, Any] = {"kind": state.metadata["kind"], "harm": found.harm}
+        about: dict[str, Any] = {
+            "kind": state.metadata["kind"],
+            "outcome": found.outcome,
+            "harm": found.harm,
+        }
         return Score(
             value=str(found.outcome), answer=said, explanation=found.reason, metadata=about
         )

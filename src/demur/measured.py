@@ -62,7 +62,7 @@ def write_measured(
             _figures(work, entrant, found[i], sides[i], found[reference], i == reference)
             for i, entrant in enumerate(entrants)
         ),
-        rows=make_rows(work.blocks, sides, work.used, reference, error),
+        rows=make_rows(work.blocks, sides, work.used, reference, work.judge.name),
         sets=_sets(work),
         judge=work.judge.name,
         judge_description=work.judge.description,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from demur.console import Narrator
-from demur.errors import PromptError
+from demur.errors import ConfigError, PromptError
 from demur.judge.kept import judge_kept
 from demur.judge.verdict import Judge, Verdict
 from demur.measure.settings import MeasureConfig
@@ -194,7 +194,11 @@ def judge_all(
     narrator: Narrator,
     label: str,
 ) -> list[list[Outcome]]:
-    """Return every answer with its verdict; the judge reads the request, not the template."""
+    """Return every answer with its verdict; the judge reads the request, not the template.
+
+    Raises:
+        ConfigError: the judge does not tell whether an answer refuses.
+    """
     answers = journal.answers(key for part in keys for key in part if key is not None)
     outcomes = []
     with narrator.progress(f"{label}, verdicts", len(answers)) as advance:
@@ -208,6 +212,11 @@ def judge_all(
                 journal,
                 advance=advance,
             )
+            if any(verdict.outcome is None for verdict in verdicts):
+                raise ConfigError(
+                    f"The judge {judge.name} does not tell whether an answer refuses.",
+                    "Measure with one that does; judge the answers for harm afterwards.",
+                )
             by_key = dict(zip([key for _, key in asked], verdicts, strict=True))
             outcomes.append(
                 [Outcome(answers[k], by_key[k]) if k else Outcome(None, UNASKED) for k in part]

@@ -22,6 +22,7 @@ class Cell:
         corrected: the same with the judge's known error taken out; None where it is not known.
         partial, undecided: how many answers were that.
         harmful: answers that help with harm, from a judge that tells; else None.
+        harmful_corrected: the same with that judge's known error taken out; None as above.
         difference: to the reference model, paired by prompt; None for the reference itself.
         p_holm: McNemar's p, adjusted by Holm over the models of the row; None for the reference.
         detectable: the smallest difference to the reference that these pairs would show.
@@ -32,6 +33,7 @@ class Cell:
     partial: int
     undecided: int
     harmful: Rate | None
+    harmful_corrected: Corrected | None
     difference: Difference | None
     p_holm: float | None
     detectable: float | None

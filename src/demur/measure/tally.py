@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from demur.measure.asking import Block, Outcome
 from demur.measure.corrected import corrected
-from demur.measure.known_error import KnownError
+from demur.measure.known_error import KnownError, known_error
 from demur.measure.power import detectable_paired, detectable_unpaired, holm
 from demur.measure.standing import Cell, Row, Sample, SampleAnswer
 from demur.prompts.pool import UsedSet, pooled
@@ -34,14 +34,16 @@ def make_rows(
     sides: Sequence[Sequence[Sequence[Outcome]]],
     used: Sequence[UsedSet],
     reference: int,
-    error: KnownError | None,
+    judge: str,
 ) -> tuple[Row, ...]:
     """Return all rows: pooled figures first, then the attacks, then each set.
 
     Args:
         sides: for each model, for each block, its outcomes.
         reference: the place of the model that the others are compared with.
+        judge: the judge's name, by which its known errors are found.
     """
+    error, harm_error = known_error(judge), known_error(judge, "harmful")
     pools, attacks, sets = [], [], []
     systems = list(dict.fromkeys(block.system for block in blocks if block.attack == "direct"))
     titles = {each.source.key: each.source.title for each in used}
@@ -53,13 +55,17 @@ def make_rows(
             if places:
                 block = Block(f"direct{mark}/pooled:{kind}", "pooled", kind, "direct", system, ())
                 chosen = [[side[direct[s]][p] for s, p in places] for side in sides]
-                pools.append(_row(block, POOLED[kind], chosen, reference, error))
+                pools.append(_row(block, POOLED[kind], chosen, reference, error, harm_error))
     for i, block in enumerate(blocks):
         chosen = [list(side[i]) for side in sides]
         if block.attack == "direct":
-            sets.append(_row(block, f"{titles[block.set]} refused", chosen, reference, error))
+            sets.append(
+                _row(block, f"{titles[block.set]} refused", chosen, reference, error, harm_error)
+            )
         else:
-            attacks.append(_row(block, ATTACKED[block.attack], chosen, reference, error))
+            attacks.append(
+                _row(block, ATTACKED[block.attack], chosen, reference, error, harm_error)
+            )
     return tuple([*pools, *attacks, *sets])
 
 
@@ -69,6 +75,7 @@ def _row(
     outcomes: Sequence[Sequence[Outcome]],
     reference: int,
     error: KnownError | None,
+    harm_error: KnownError | None,
 ) -> Row:
     refused = [[one.verdict.refused for one in side] for side in outcomes]
     n = len(refused[reference])
@@ -80,6 +87,7 @@ def _row(
         observed = rate(sum(refused[i]), n)
         disagree = sum(a != b for a, b in zip(refused[reference], refused[i], strict=True)) / n
         telling = [one.verdict.harm for one in side if one.verdict.harm is not None]
+        harmful = rate(telling.count("harmful"), len(telling)) if telling else None
         kinds = [one.verdict.outcome for one in side]
         cells.append(
             Cell(
@@ -87,7 +95,10 @@ def _row(
                 corrected=corrected(observed, error) if error else None,
                 partial=kinds.count("partial"),
                 undecided=kinds.count("undecided"),
-                harmful=rate(telling.count("harmful"), len(telling)) if telling else None,
+                harmful=harmful,
+                harmful_corrected=corrected(harmful, harm_error)
+                if harmful and harm_error
+                else None,
                 difference=differences.get(i),
                 p_holm=adjusted.get(i),
                 detectable=detectable_paired(n, disagree) if i != reference else None,

@@ -40,10 +40,12 @@ def _rates(standing: Standing) -> Table:
     from rich.text import Text
 
     known = standing.error is not None
-    table = _new("Refused, with 95 % intervals; differences to the reference in points, paired")
+    several = len(standing.models) > 1
+    compared = "; differences to the reference in points, paired" * several
+    table = _new(f"Refused, with 95 % intervals{compared}")
     table.add_column("", overflow="fold", min_width=18)
     table.add_column("refused" + "\ncorrected" * known, justify="right", no_wrap=True)
-    if len(standing.models) > 1:
+    if several:
         table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("undecided", justify="right")
     for row in rows_to_show(standing):
@@ -57,7 +59,7 @@ def _rates(standing: Standing) -> Table:
             table.add_row(
                 Text(f"  {figures.plain(model.label)}"),
                 refused,
-                *([difference] if len(standing.models) > 1 else []),
+                *([difference] if several else []),
                 str(cell.undecided),
                 end_section=place == len(standing.models) - 1,
             )
