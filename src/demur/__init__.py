@@ -13,13 +13,15 @@ from demur.errors import DemurError
 if TYPE_CHECKING:
     from demur.align import align
     from demur.checkpoint import apply_patch, revert_patch
+    from demur.measuring import measure_models
 
 __version__ = "0.2.0"
-__all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch"]
+__all__ = ["DemurError", "__version__", "align", "apply_patch", "measure_models", "revert_patch"]
 
 _HOMES = {
     "align": "demur.align",
     "apply_patch": "demur.checkpoint",
+    "measure_models": "demur.measuring",
     "revert_patch": "demur.checkpoint",
 }
 
