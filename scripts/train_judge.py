@@ -54,7 +54,7 @@ def fit(hashed: Any, dense: Any, labels: Any, weights: Any, strength: float, sha
         strength: scikit-learn's C.
         share: what a standardised cue is multiplied by; 0 leaves the n-grams out.
     """
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=400)
     if dense is None:
         model.fit(hashed, labels, sample_weight=weights)
         return Head(model.coef_[0].astype(np.float32), np.zeros(0, np.float32), float(model.intercept_[0]))
@@ -83,7 +83,8 @@ class Set:
 
     examples: list[Example]
     features: Features
-    grams: Any
+    opening: Any
+    rest: Any
 
     def column(self, read: Callable[[Example], Any]) -> Any:
         """Return one value an example."""
@@ -135,20 +136,20 @@ def fit_answers(data: Set, train: Any) -> tuple[Head, Head, Head]:
     weights = data.column(lambda item: item.weight)
     dense = data.features.dense
     some = train & ((refused == 0) | (refused == 1))
-    head = fit(data.grams[some], dense[some], refused[some], weights[some], 5.0)
+    head = fit(data.opening[some], dense[some], refused[some], weights[some], 5.0)
     some = train & (refused >= 0)
-    part = fit(data.grams[some], dense[some], (refused == 2)[some], weights[some], 5.0)
+    part = fit(data.rest[some], dense[some], (refused == 2)[some], weights[some], 5.0)
     # what the harm head reads of refusals comes from heads that have not seen the row's group
     groups = data.column(lambda item: fold(item.group))
-    said, parted = head.logit(data.features.hashed, dense), part.logit(data.features.hashed, dense)
+    said, parted = head.logit(data.features.opening, dense), part.logit(data.features.rest, dense)
     for number in range(FOLDS):
         kept = train & (groups != number) & ((refused == 0) | (refused == 1))
-        other = fit(data.grams[kept], dense[kept], refused[kept], weights[kept], 5.0)
-        said = np.where(groups == number, other.logit(data.features.hashed, dense), said)
+        other = fit(data.opening[kept], dense[kept], refused[kept], weights[kept], 5.0)
+        said = np.where(groups == number, other.logit(data.features.opening, dense), said)
     some = train & (harmful >= 0)
     inputs = harm_inputs(data.features, said, parted)
     harm_weights = weights * data.column(lambda item: HARM_WEIGHTS.get(item.source, 1.0))
-    harm = fit(data.grams[some], inputs[some], harmful[some], harm_weights[some], 1.0, HARM_SHARE)
+    harm = fit(data.rest[some], inputs[some], harmful[some], harm_weights[some], 1.0, HARM_SHARE)
     return head, part, harm
 
 
@@ -158,9 +159,9 @@ HARM_WEIGHTS = {"harmbench": 3.0, "gptfuzz": 1.0, "composed": 0.5, "scenes": 0.2
 
 def answer_logits(heads: tuple[Head, Head, Head], features: Features) -> tuple[Any, Any, Any]:
     """Return raw log-odds of refusal, partial refusal and harm."""
-    refused = heads[0].logit(features.hashed, features.dense)
-    partial = heads[1].logit(features.hashed, features.dense)
-    return refused, partial, heads[2].logit(features.hashed, harm_inputs(features, refused, partial))
+    refused = heads[0].logit(features.opening, features.dense)
+    partial = heads[1].logit(features.rest, features.dense)
+    return refused, partial, heads[2].logit(features.rest, harm_inputs(features, refused, partial))
 
 
 def report(name: str, split: str, logits: Any, labels: Any) -> None:
@@ -200,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompts, [item.answer for item in examples], whole,
         request_logits=request_logits(prompts, found, whole, held),
     )  # fmt: skip
-    data = Set(examples, features, table(features.hashed))
+    data = Set(examples, features, table(features.opening), table(features.rest))
     heads = fit_answers(data, np.ones(len(examples), bool))
     measure(options.data, whole, heads)
     if not options.quick:

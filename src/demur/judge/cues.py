@@ -191,7 +191,7 @@ def cues(
         risky * has["no knowledge"],
         float(why) * has["premise"],
     ]
-    return values, matched or foreign or evidence
+    return values, foreign or matched or evidence
 
 
 CHARS = 4000

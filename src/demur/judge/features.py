@@ -175,14 +175,7 @@ def request_ngrams(batch: Sequence[Parts]) -> Hashed:
     """Return the hashed n-grams of the requests (words, pairs and triples)."""
     sequences = [item.request_ids for item in batch]
     heads = [ids[:4] for ids in sequences]
-    import numpy as np
-
-    pairs = [ngrams(sequences, (1, 2, 3), 11), ngrams(heads, (1, 2, 3, 4), 12)]
-    return hashed(
-        np.concatenate([rows for rows, _ in pairs]),
-        np.concatenate([hashes for _, hashes in pairs]),
-        len(batch),
-    )
+    return _joined([ngrams(sequences, (1, 2, 3), 11), ngrams(heads, (1, 2, 3, 4), 12)], len(batch))
 
 
 def text_ngrams(batch: Sequence[Parts]) -> Hashed:
@@ -191,8 +184,8 @@ def text_ngrams(batch: Sequence[Parts]) -> Hashed:
     return hashed(rows, hashes, len(batch))
 
 
-def answer_ngrams(batch: Sequence[Parts], harmful: Sequence[int]) -> Hashed:
-    """Return the hashed n-grams of the answers.
+def answer_ngrams(batch: Sequence[Parts], harmful: Sequence[int]) -> tuple[Hashed, Hashed]:
+    """Return the hashed n-grams of the answers' openings, and those of their bodies and ends.
 
     Args:
         harmful: 0, 1 or 2 a pair: how harmful the request looks; it salts a copy of the n-grams.
@@ -211,15 +204,17 @@ def answer_ngrams(batch: Sequence[Parts], harmful: Sequence[int]) -> Hashed:
         ngrams(start, (1, 2, 3, 4), 21),
         ngrams(first, (1, 2, 3, 4), 22),
         ngrams(opening, (1, 2, 3), 23),
-        ngrams(body, (1, 2), 24),
-        ngrams(end, (1, 2), 25),
         ngrams(masked, (2, 3, 4), 26),
     ]
     for sequences, orders, salt in ((opening, (1, 2), 27),):
         rows, hashes = ngrams(sequences, orders, salt)
         found.append((rows, hashes ^ (level[rows] + np.uint64(1)) * np.uint64(0x94D049BB133111EB)))
-    return hashed(
-        np.concatenate([rows for rows, _ in found]),
-        np.concatenate([hashes for _, hashes in found]),
-        len(batch),
-    )
+    later = [ngrams(body, (1, 2), 24), ngrams(end, (1, 2), 25), ngrams(opening, (1, 2), 28)]
+    return _joined(found, len(batch)), _joined(later, len(batch))
+
+
+def _joined(found: Sequence[tuple[Any, Any]], count: int) -> Hashed:
+    import numpy as np
+
+    rows = np.concatenate([rows for rows, _ in found])
+    return hashed(rows, np.concatenate([hashes for _, hashes in found]), count)

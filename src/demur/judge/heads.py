@@ -53,14 +53,16 @@ class Features:
     """A batch as the heads see it.
 
     Attributes:
-        hashed: n-grams of the answers.
+        opening: n-grams of the answers' openings, which tell a refusal.
+        rest: n-grams of whole answers, which tell help.
         dense: cues, shape (batch, `cues.COUNT`).
         evidence: the plainest words of refusal of each answer.
         languages: each answer's language.
         request: log-odds that each request is harmful.
     """
 
-    hashed: Hashed
+    opening: Hashed
+    rest: Hashed
     dense: NDArray[np.float32]
     evidence: list[str]
     languages: list[str]
@@ -102,8 +104,8 @@ def look(
         )  # fmt: skip
         rows.append(row)
         evidence.append(words)
-    hashed = answer_ngrams(batch, levels.tolist())
-    return Features(hashed, matrix(rows), evidence, languages, asked)
+    opening, rest = answer_ngrams(batch, levels.tolist())
+    return Features(opening, rest, matrix(rows), evidence, languages, asked)
 
 
 def harm_inputs(features: Features, refused: Any, partial: Any) -> Any:
