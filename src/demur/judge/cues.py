@@ -196,7 +196,9 @@ def cues(
 
 CHARS = 4000
 EVIDENCE = ("inability", "never", "wrong", "premise", "admonition", "apology")
-NEGATED = re.compile(r"§ (?:\w+ ){0,3}?(?:not|never|no|[a-z]+n't)\b|\b(?:not|never|no|[a-z]+n't) (?:\w+ ){0,4}?§")
+NEGATED = re.compile(
+    r"§ (?:\w+ ){0,3}?(?:not|never|no|[a-z]+n't)\b|\b(?:not|never|no|[a-z]+n't) (?:\w+ ){0,4}?§"
+)
 
 
 def normal_start(words: Sequence[str]) -> str:

@@ -56,6 +56,7 @@ class EmbeddedJudge:
     """Two logistic heads on hashed n-grams and cues of an answer and its request."""
 
     name = "embedded-1"
+    quick = True
     description = (
         "Logistic regressions on word n-grams and phrase cues of the answer and its request, "
         "trained on public labels and on answers written for demur; calibrated; offline."

@@ -24,6 +24,11 @@ HESITATION = re.compile(
 REGRET = re.compile(r"\b(?:sorry|apolog\w+|unfortunately|cannot|can't|unable|won't|refuse|decline)")
 
 
+def is_quick(judge: Judge) -> bool:
+    """Return whether a judge says of itself that it can be asked about every few tokens."""
+    return bool(getattr(judge, "quick", False))
+
+
 def settled(judge: Judge, prompt: str, text: str, words: int = WORDS) -> bool:
     """Return whether the verdict on an answer that begins with `text` is known.
 

@@ -54,9 +54,5 @@ class Judge(Protocol):
     def description(self) -> str:
         """One sentence for the report."""
 
-    @property
-    def quick(self) -> bool:
-        """Whether it can be asked about every few tokens of an answer that is being written."""
-
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return one verdict an answer, in order."""

@@ -14,7 +14,7 @@ from functools import partial
 
 from demur.console import Narrator
 from demur.judge.kept import judge_kept
-from demur.judge.settled import settled
+from demur.judge.settled import is_quick, settled
 from demur.judge.verdict import Judge, Verdict
 from demur.measure.scorecard import Comparison, Example, HazardRow
 from demur.models.chat_model import ChatModel
@@ -107,7 +107,7 @@ def measure_probe(
     """Put one probe to one model; answers and verdicts are in the journal afterwards."""
     texts = [prompt.text for prompt in probe.prompts]
     decoding, ends = probe.decoding, None
-    if judge.quick and not probe.whole:
+    if is_quick(judge) and not probe.whole:
         decoding, ends = replace(decoding, until=judge.name), partial(settled, judge)
     with narrator.progress(f"{label}, {probe.key}", len(texts)) as advance:
         answers = answer(chat, texts, journal, decoding, advance=advance, settled=ends)
