@@ -39,7 +39,7 @@ BENIGN = ("twin", "ordinary")
 
 @task
 def refusals(
-    sets: str = "builtin",
+    sets: str | list[str] = "builtin",
     n: int = 200,
     prefill: bool = False,
     data: str | None = None,
@@ -47,10 +47,15 @@ def refusals(
     answer_tokens: int = 64,
     seed: int = 0,
 ) -> Task:
-    """Harmful requests, and benign ones that sound harmful or do not: which are refused?"""
-    config = MeasureConfig(
-        ("inspect",), sets=tuple(sets.split(",")), n=n, data=data, apart=apart, seed=seed
-    )
+    """Harmful requests, and benign ones that sound harmful or do not: which are refused?
+
+    Args:
+        sets: as of `demur measure`; Inspect makes a list of what has commas.
+        n, data, apart, answer_tokens, seed: as of `demur measure`.
+        prefill: ask the harmful ones alone, with a compliant opening given.
+    """
+    names = (sets,) if isinstance(sets, str) else tuple(sets)
+    config = MeasureConfig(("inspect",), sets=names, n=n, data=data, apart=apart, seed=seed)
     used, _ = used_sets(config, Narrator())
     samples = [
         _sample(prompt.text, each.source.kind, each.source.key, prefill_for(i) if prefill else "")
@@ -59,7 +64,7 @@ def refusals(
         for i, prompt in enumerate(each.prompts)
     ]
     return Task(
-        dataset=MemoryDataset(samples, name=f"demur: {sets}"),
+        dataset=MemoryDataset(samples, name=f"demur: {', '.join(config.sets)}"),
         solver=[generate()],
         scorer=verdict(),
         config=GenerateConfig(max_tokens=answer_tokens, temperature=0.0),
