@@ -17,7 +17,8 @@ from typing import Any
 
 from demur.errors import ModelError, PromptError
 from demur.models.chat_model import ChatModel
-from demur.models.generation import accepted, plan
+from demur.models.forward import accepted
+from demur.models.generation import plan
 from demur.run.journal import content_key
 
 ROWS, BUDGET = 64, 4096
