@@ -43,11 +43,11 @@ def _rates(standing: Standing) -> Table:
     several = len(standing.models) > 1
     compared = "; differences to the reference in points, paired" * several
     table = _new(f"Refused, with 95 % intervals{compared}")
-    table.add_column("", overflow="fold", min_width=18)
+    table.add_column("", overflow="fold", min_width=15)
     table.add_column("refused" + "\ncorrected" * known, justify="right", no_wrap=True)
     if several:
         table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("undecided", justify="right")
+    table.add_column("un-\ndecided", justify="right", no_wrap=True)
     for row in rows_to_show(standing):
         table.add_row(Text(f"{figures.plain(row_title(row))}, n {figures.grouped(row.n)}"))
         for place, model in enumerate(standing.models):
