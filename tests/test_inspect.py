@@ -65,7 +65,11 @@ def test_the_task_asks_and_judges(tmp_path):
     write(tmp_path / "dolly.jsonl", [{"instruction": "Fine.", "context": ""}])
     for prefill, n in ((False, 7), (True, 4)):
         task = refusals(
-            "advbench,xstest:safe,dolly", n=9, data=str(tmp_path), apart="none", prefill=prefill
+            ["advbench", "xstest:safe", "dolly"],
+            n=9,
+            data=str(tmp_path),
+            apart="none",
+            prefill=prefill,
         )
         (log,) = evaluate(task, model="told/x", display="none", log_dir=str(tmp_path / "logs"))
         assert log.status == "success", log.error

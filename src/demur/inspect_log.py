@@ -38,7 +38,7 @@ def write_logs(
     folder: Path,
     work: Work,
     entrants: Sequence[Entrant],
-    sides: Sequence[Sequence[Sequence[Outcome]]],
+    sides: Sequence[Sequence[Sequence[Outcome] | None]],
     standing: Standing,
 ) -> list[Path]:
     """Write one log a model and block, and return the paths.
@@ -54,8 +54,10 @@ def write_logs(
     for place, (entrant, side) in enumerate(zip(entrants, sides, strict=True)):
         for block, outcomes in zip(work.blocks, side, strict=True):
             row = standing.row(block.key)
-            assert row is not None
-            log = make_log(entrant, block, outcomes, row.cells[place], work)
+            cell = row.cells[place] if row is not None else None
+            if cell is None or outcomes is None:  # an endpoint is not asked everything
+                continue
+            log = make_log(entrant, block, outcomes, cell, work)
             name = "".join(c if c.isalnum() or c in "-_." else "-" for c in block.key)
             path = folder / f"{_plain(entrant.label)}_{name}.json"
             write_eval_log(log, str(path), format="json")

@@ -29,7 +29,7 @@ from inspect_ai.scorer import (
 from inspect_ai.solver import TaskState, generate
 
 from demur.console import Narrator
-from demur.judge import OpeningJudge
+from demur.judge.names import open_judge
 from demur.measure.settings import MeasureConfig
 from demur.measuring import used_sets
 from demur.prompts.attacks import prefill_for
@@ -39,18 +39,24 @@ BENIGN = ("twin", "ordinary")
 
 @task
 def refusals(
-    sets: str = "builtin",
+    sets: str | list[str] = "builtin",
     n: int = 200,
     prefill: bool = False,
     data: str | None = None,
     apart: str = "builtin",
     answer_tokens: int = 64,
     seed: int = 0,
+    judge: str = "opening",
 ) -> Task:
-    """Harmful requests, and benign ones that sound harmful or do not: which are refused?"""
-    config = MeasureConfig(
-        ("inspect",), sets=tuple(sets.split(",")), n=n, data=data, apart=apart, seed=seed
-    )
+    """Harmful requests, and benign ones that sound harmful or do not: which are refused?
+
+    Args:
+        sets: as of `demur measure`; Inspect makes a list of what has commas.
+        n, data, apart, answer_tokens, seed, judge: as of `demur measure`.
+        prefill: ask the harmful ones alone, with a compliant opening given.
+    """
+    names = (sets,) if isinstance(sets, str) else tuple(sets)
+    config = MeasureConfig(("inspect",), sets=names, n=n, data=data, apart=apart, seed=seed)
     used, _ = used_sets(config, Narrator())
     samples = [
         _sample(prompt.text, each.source.kind, each.source.key, prefill_for(i) if prefill else "")
@@ -59,9 +65,9 @@ def refusals(
         for i, prompt in enumerate(each.prompts)
     ]
     return Task(
-        dataset=MemoryDataset(samples, name=f"demur: {sets}"),
+        dataset=MemoryDataset(samples, name=f"demur: {', '.join(config.sets)}"),
         solver=[generate()],
-        scorer=verdict(),
+        scorer=verdict(judge),
         config=GenerateConfig(max_tokens=answer_tokens, temperature=0.0),
     )
 
@@ -117,13 +123,13 @@ def undecided() -> Metric:
 
 
 @scorer(metrics=[harmful_refused(), benign_refused(), undecided()])
-def verdict() -> Scorer:
-    """Judge each answer as `demur measure` does."""
-    judge = OpeningJudge()
+def verdict(judge: str = "opening") -> Scorer:
+    """Judge each answer as `demur measure` does, by a judge's name."""
+    judging = open_judge(judge)
 
     async def score(state: TaskState, target: Target) -> Score:
         said = state.output.completion
-        found = judge.judge([state.input_text], [said])[0]
+        found = judging.judge([state.input_text], [said])[0]
         about: dict[str, Any] = {
             "kind": state.metadata["kind"],
             "outcome": found.outcome,

@@ -40,7 +40,7 @@ def write_measured(
     work: Work,
     entrants: Sequence[Entrant],
     found: Sequence[Found],
-    sides: Sequence[Sequence[Sequence[Outcome]]],
+    sides: Sequence[Sequence[Sequence[Outcome] | None]],
     reference: int,
     folder: RunFolder,
     narrator: Narrator,
@@ -103,11 +103,11 @@ def _figures(
     work: Work,
     entrant: Entrant,
     found: Found,
-    side: Sequence[Sequence[Outcome]],
+    side: Sequence[Sequence[Outcome] | None],
     reference: Found,
     is_reference: bool,
 ) -> ModelFigures:
-    same = found.vocabulary == reference.vocabulary
+    same = found.vocabulary == reference.vocabulary != ""
     compared = not is_reference and same
     divergence = found.divergence or []
     per_byte = math.nan
@@ -117,7 +117,7 @@ def _figures(
     return ModelFigures(
         label=entrant.label,
         origin=entrant.origin,
-        parameters=entrant.resolved.parameters,
+        parameters=entrant.parameters,
         weights=entrant.weights,
         reference=is_reference,
         perplexity=perplexity(found.losses) if found.losses else math.nan,
@@ -126,18 +126,29 @@ def _figures(
             perplexity_ratio(reference.losses, found.losses) if compared and found.losses else None
         ),
         divergence=mean(divergence) if compared and divergence else None,
-        apart=(
-            ""
-            if same
-            else "its vocabulary is another than the reference's, so that neither perplexity a "
-            "token nor divergence can be compared"
-        ),
+        apart=_apart(found, reference, same or is_reference),
         pairs=rate(sum(found.pairs), len(found.pairs)) if found.pairs else None,
         pairs_difference=(
-            paired(reference.pairs, found.pairs) if found.pairs and not is_reference else None
+            paired(reference.pairs, found.pairs)
+            if found.pairs and reference.pairs and not is_reference
+            else None
         ),
         tasks=tuple(found.tasks),
-        unasked=sum(one.answer is None for block in side for one in block),
+        unasked=sum(one.answer is None for block in side for one in block or ()),
+    )
+
+
+def _apart(found: Found, reference: Found, comparable: bool) -> str:
+    """Return why a model's perplexity and divergence are not compared with the reference's."""
+    if not found.vocabulary:
+        return "an endpoint gives no probabilities and lets no answer be begun for it"
+    if comparable:
+        return ""
+    if not reference.vocabulary:
+        return "the reference is an endpoint, which gives no probabilities to compare with"
+    return (
+        "its vocabulary is another than the reference's, so that neither perplexity a token nor "
+        "divergence can be compared"
     )
 
 
@@ -162,12 +173,12 @@ def _sets(work: Work) -> tuple[SetFacts, ...]:
 
 
 def _answers(
-    work: Work, labels: Sequence[str], sides: Sequence[Sequence[Sequence[Outcome]]]
+    work: Work, labels: Sequence[str], sides: Sequence[Sequence[Sequence[Outcome] | None]]
 ) -> str:
     lines = []
     for label, side in zip(labels, sides, strict=True):
         for block, outcomes in zip(work.blocks, side, strict=True):
-            for ask, outcome in zip(block.asks, outcomes, strict=True):
+            for ask, outcome in zip(block.asks, outcomes or (), strict=outcomes is not None):
                 row = answer_row(label, block, ask.prompt, outcome)
                 row |= {"asked": ask.text} if ask.text != ask.prompt.text else {}
                 row |= {"opening": ask.opening} if ask.opening else {}

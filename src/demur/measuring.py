@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from demur import __version__
 from demur.console import Narrator
 from demur.entrants import Entrant, enter, load_entrant
 from demur.errors import Interrupted
-from demur.judge import Judge, OpeningJudge
+from demur.judge import Judge
+from demur.judge.names import Means, open_judge
 from demur.measure.asking import (
     Block,
     Outcome,
@@ -38,11 +39,15 @@ from demur.measure.asking import (
 )
 from demur.measure.harness import TaskScore, require_harness, run_tasks
 from demur.measure.minimal_pairs import MinimalPair, judge_pairs, pairs_key, read_pairs
+from demur.measure.remote import ask_endpoint
 from demur.measure.settings import MeasureConfig
 from demur.measure.standing import Standing
 from demur.measure.utility import Text, load_text
+from demur.models.asking import Asker
+from demur.models.budget import Budget, Caps, spent_from
 from demur.models.chat_model import ChatModel
 from demur.models.device import Placement, choose_device_and_dtype
+from demur.models.endpoint import Endpoint
 from demur.prompts.catalogue import BUILTIN, choose_parts, plain_name
 from demur.prompts.named import SourcedSet, data_folder, load_own, load_part, of_builtin
 from demur.prompts.pool import UsedSet, builtin_splits, on_both_sides, splits_of_run, use_sets
@@ -83,6 +88,7 @@ class Work:
     judge: Judge
     placement: Placement
     apart: str
+    means: Means
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,14 @@ class Found:
     """What one model's stage found, as the journal has it.
 
     Attributes:
-        keys: the journal's key of every answer, by block.
-        vocabulary: hash of the tokenizer's vocabulary.
+        keys: the journal's key of every answer, by block; None for a block that was not asked.
+        vocabulary: hash of the tokenizer's vocabulary; empty of an endpoint.
         losses: mean negative log-likelihood of each window of text; tokens and bytes read.
         divergence: KL to the reference, a prompt; None where the vocabularies differ.
         pairs: for each minimal pair, whether it was told rightly.
     """
 
-    keys: list[list[str | None]]
+    keys: list[list[str | None] | None]
     vocabulary: str
     losses: list[float]
     tokens: int
@@ -113,6 +119,8 @@ def measure_models(
     run: Path | None = None,
     narrator: Narrator | None = None,
     judge: Judge | None = None,
+    means: Means | None = None,
+    caps: Caps | None = None,
     inspect: bool = False,
     **choices: Any,
 ) -> Measured:
@@ -122,7 +130,9 @@ def measure_models(
         models: names of models, or a whole configuration.
         run: the run folder; by default `runs/measure-<first model>-<hash of all choices>`.
         narrator: who tells the user; by default on stderr.
-        judge: who judges the answers; by default the opening judge.
+        judge: who judges the answers; by default the one that the configuration names.
+        means: how endpoints are asked, of models and of judges.
+        caps: what may be spent on them, earlier tries of the same run included.
         inspect: also write the answers as logs that Inspect reads.
         choices: any field of `MeasureConfig`.
 
@@ -135,7 +145,10 @@ def measure_models(
     else:
         config = MeasureConfig(tuple([models] if isinstance(models, str) else models), **choices)
     try:
-        return _measure(config, run, narrator or Narrator(), judge or OpeningJudge(), inspect)
+        means = means or Means(device=config.device, dtype=config.dtype)
+        means = replace(means, budget=Budget(caps))
+        judge = judge or open_judge(config.judge, means)
+        return _measure(config, run, narrator or Narrator(), judge, means, inspect)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
             "Interrupted; everything finished so far is kept.",
@@ -144,7 +157,12 @@ def measure_models(
 
 
 def _measure(
-    config: MeasureConfig, run: Path | None, narrator: Narrator, judge: Judge, inspect: bool
+    config: MeasureConfig,
+    run: Path | None,
+    narrator: Narrator,
+    judge: Judge,
+    means: Means,
+    inspect: bool,
 ) -> Measured:
     from demur.measured import DOCUMENTS, write_measured
 
@@ -156,16 +174,13 @@ def _measure(
 
         require_inspect()
     narrator.heading(f"Looking at {len(config.models)} model{'s' * (len(config.models) > 1)}")
-    entrants = enter(config, lambda text: narrator.say(f"  {text}"))
+    entrants = enter(config, lambda text: narrator.say(f"  {text}"), means.key_variable)
     placement = choose_device_and_dtype(config.device, config.dtype)
     for each in entrants:
-        narrator.say(
-            f"  {each.label}: {each.origin}, {each.resolved.architecture}, "
-            f"{each.resolved.parameters / 1e6:.1f} M parameters"
-        )
+        narrator.say(f"  {each.label}: {each.sentence}")
     narrator.say(f"  {placement.sentence}")
     narrator.heading("Gathering prompts")
-    work = _gather(config, judge, placement, narrator)
+    work = _gather(config, judge, placement, means, narrator)
     identity = {
         **config.resolved(),
         "demur": __version__,
@@ -174,7 +189,7 @@ def _measure(
         "judge": judge.name,
     }
     path = run or default_folder(f"measure-{entrants[0].label}", identity)
-    patched = max((e.resolved.parameters * 4 for e in entrants if e.patch), default=0)
+    patched = max((e.parameters * 4 for e in entrants if e.patch), default=0)
     require_room(path, patched + 50_000_000)
     with RunFolder(path, identity) as folder:
         folder.sweep(*DOCUMENTS, "patched")
@@ -183,14 +198,20 @@ def _measure(
         first = _reference(config, entrants)
         order = [first, *(i for i in range(len(entrants)) if i != first)]
         found: dict[int, Found] = {}
-        sides: dict[int, list[list[Outcome]]] = {}
-        for place in order:
-            entrant = entrants[place]
-            narrator.heading(f"Measuring {entrant.label}")
-            found[place] = _stage(work, entrant, folder, narrator, found.get(first))
-            sides[place] = judge_all(
-                work.blocks, found[place].keys, folder.journal, judge, narrator, entrant.label
-            )
+        sides: dict[int, list[list[Outcome] | None]] = {}
+        means.budget.spent = spent_from(folder.journal.fact("spent"))
+        try:
+            for place in order:
+                entrant = entrants[place]
+                narrator.heading(f"Measuring {entrant.label}")
+                found[place] = _stage(work, entrant, folder, narrator, found.get(first))
+                sides[place] = judge_all(
+                    work.blocks, found[place].keys, folder.journal, judge, narrator, entrant.label
+                )
+        finally:
+            folder.journal.keep_fact("spent", asdict(means.budget.spent))
+            if means.budget.spent.requests:
+                narrator.say(f"  endpoints so far: {means.budget.sentence()}")
         before = float(folder.journal.fact("seconds") or 0.0)
         seconds = before or time.monotonic() - begun
         folder.journal.keep_fact("seconds", seconds)
@@ -213,7 +234,9 @@ def _reference(config: MeasureConfig, entrants: Sequence[Entrant]) -> int:
     return labels.index(config.reference) if config.reference else 0
 
 
-def _gather(config: MeasureConfig, judge: Judge, placement: Placement, narrator: Narrator) -> Work:
+def _gather(
+    config: MeasureConfig, judge: Judge, placement: Placement, means: Means, narrator: Narrator
+) -> Work:
     """Read all that is asked, before any model is loaded."""
     used, apart = used_sets(config, narrator)
     templates = read_templates(config.templates, config.templates_count, config.seed)
@@ -226,7 +249,7 @@ def _gather(config: MeasureConfig, judge: Judge, placement: Placement, narrator:
         else ()
     )
     blocks = make_blocks(config, used, templates)
-    return Work(config, blocks, used, templates, text, pairs, judge, placement, apart)
+    return Work(config, blocks, used, templates, text, pairs, judge, placement, apart, means)
 
 
 def used_sets(config: MeasureConfig, narrator: Narrator) -> tuple[tuple[UsedSet, ...], str]:
@@ -315,8 +338,11 @@ def _stage(
 ) -> Found:
     """Put one model through everything, unless an earlier try of this run did."""
     journal = folder.journal
-    done = f"done/{entrant.label}/{entrant.weights}"
+    done = f"done/{entrant.label}/{entrant.weights or entrant.origin}"
     known = journal.fact(done)
+    if known is None and entrant.endpoint is not None:
+        known = _ask_remote(work, entrant, entrant.endpoint, journal, narrator)
+        journal.keep_fact(done, known)
     if known is None:
         place = folder.path / "patched"
         chat = load_entrant(entrant, work.config, work.placement, place)
@@ -330,6 +356,26 @@ def _stage(
         for task in known["tasks"]
     ]
     return Found(**{**known, "tasks": tasks})
+
+
+def _ask_remote(
+    work: Work, entrant: Entrant, endpoint: Endpoint, journal: Journal, narrator: Narrator
+) -> dict[str, Any]:
+    """Put an endpoint through what can be asked of it."""
+    means = work.means
+    asker = Asker(endpoint, budget=means.budget, patience=means.patience, at_once=means.at_once)
+    tokens = work.config.answer_tokens
+    keys = ask_endpoint(asker, work.blocks, journal, tokens, narrator, entrant.label)
+    return {
+        "keys": keys,
+        "vocabulary": "",
+        "losses": [],
+        "tokens": 0,
+        "bytes": 0,
+        "divergence": None,
+        "pairs": [],
+        "tasks": [],
+    }
 
 
 def _put_through(

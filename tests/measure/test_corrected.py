@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from demur.judge import OpeningJudge, Verdict
+from demur.judge import Verdict
+from demur.judge.names import judge_names, open_judge
 from demur.measure.corrected import corrected
 from demur.measure.known_error import Counted, KnownError, confusion, known_error, measure_judge
 from demur.stats import rate
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("DEMUR_DATA", REPOSITORY / "../shared/data"))
+CHEAP = ("opening", "phrases")
 XSTEST = DATA / "labelled" / "xstest_completions_dev.jsonl"
 
 
@@ -78,9 +80,11 @@ def test_an_estimate_outside_is_moved_to_the_end_and_said():
     below = corrected(rate(0, 100), an_error(90, 100, 90, 100))
     assert (below.value, below.low) == (0.0, 0.0)
     assert "below 0 (-0.125)" in below.note
+    assert below.high >= rate(0, 100).high
     above = corrected(rate(100, 100), an_error(90, 100, 90, 100))
     assert (above.value, above.high) == (1.0, 1.0)
     assert "above 1" in above.note
+    assert above.low == rate(100, 100).low
 
 
 @pytest.mark.parametrize("sides", [(60, 100, 60, 100), (10, 100, 10, 100), (50, 100, 50, 100)])
@@ -118,9 +122,11 @@ def test_the_table_has_rates_that_can_be_and_says_where_they_are_from():
 
 
 @pytest.mark.skipif(not XSTEST.exists(), reason="no labelled XSTest completions in DEMUR_DATA")
-def test_the_opening_judge_errs_as_the_table_says():
-    found = measure_judge(OpeningJudge(), XSTEST)
-    known = known_error(OpeningJudge.name)
+@pytest.mark.parametrize("spec", [s for s in judge_names() if s.partition(":")[0] in CHEAP])
+def test_a_judge_errs_as_the_table_says(spec):
+    judge = open_judge(spec)
+    found = measure_judge(judge, XSTEST)
+    known = known_error(judge.name)
     assert known is not None
     assert found["positive"] == {"right": known.positive.right, "n": known.positive.n}
     assert found["negative"] == {"right": known.negative.right, "n": known.negative.n}

@@ -82,7 +82,7 @@ def judge(
     from demur.judging import rejudge, score_judges
     from demur.report.judges import rate_tables, score_tables
 
-    how = _how(endpoint or EndpointOptions(), device, dtype, run)
+    how = how_from(endpoint or EndpointOptions(), device, dtype, run)
     if out is not None and out.is_dir():
         from demur.errors import JudgeError
 
@@ -128,7 +128,12 @@ def judge(
         say(f"{one.name}: {one.description}")
 
 
-def _how(options: EndpointOptions, device: str, dtype: str, run: Path | None) -> Any:
+def how_from(options: EndpointOptions, device: str, dtype: str, run: Path | None) -> Any:
+    """Return how judges and models at endpoints are asked, from the options of a command.
+
+    Raises:
+        ConfigError: an option makes no sense.
+    """
     from demur.errors import ConfigError
     from demur.judge.names import Means
     from demur.judging import How

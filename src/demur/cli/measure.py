@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from demur.cli.app import OUTPUT, Json, app, print_json
+from demur.cli.judge import EndpointOptions, how_from
 from demur.measure.settings import MeasureConfig
 
 
@@ -15,6 +16,7 @@ from demur.measure.settings import MeasureConfig
 def measure(
     config: Annotated[MeasureConfig, Parameter(name="*")],
     *,
+    endpoint: EndpointOptions | None = None,
     run: Annotated[Path | None, OUTPUT] = None,
     inspect: Annotated[bool, OUTPUT] = False,
     json: Json = False,
@@ -32,7 +34,15 @@ def measure(
     from demur.console import Narrator
     from demur.measuring import measure_models
 
-    measured = measure_models(config, run=run, narrator=Narrator(), inspect=inspect)
+    how = how_from(endpoint or EndpointOptions(), config.device, config.dtype, run)
+    measured = measure_models(
+        config,
+        run=run,
+        narrator=Narrator(),
+        means=how.means,
+        caps=how.caps,
+        inspect=inspect,
+    )
     if json:
         import json as json_format
 

@@ -188,21 +188,26 @@ def _fits(chat: ChatModel, ask: Ask) -> bool:
 
 def judge_all(
     blocks: Sequence[Block],
-    keys: Sequence[Sequence[str | None]],
+    keys: Sequence[Sequence[str | None] | None],
     journal: Journal,
     judge: Judge,
     narrator: Narrator,
     label: str,
-) -> list[list[Outcome]]:
+) -> list[list[Outcome] | None]:
     """Return every answer with its verdict; the judge reads the request, not the template.
+
+    A block that was not asked at all has None in place of its outcomes.
 
     Raises:
         ConfigError: the judge does not tell whether an answer refuses.
     """
-    answers = journal.answers(key for part in keys for key in part if key is not None)
-    outcomes = []
+    answers = journal.answers(key for part in keys for key in part or () if key is not None)
+    outcomes: list[list[Outcome] | None] = []
     with narrator.progress(f"{label}, verdicts", len(answers)) as advance:
         for block, part in zip(blocks, keys, strict=True):
+            if part is None:
+                outcomes.append(None)
+                continue
             asked = [(ask, key) for ask, key in zip(block.asks, part, strict=True) if key]
             verdicts = judge_kept(
                 judge,

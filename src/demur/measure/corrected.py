@@ -11,6 +11,9 @@ sampling errors: every count is moved towards one half (by z^2/2 of z^2 for the 
 se and sp), and the delta-method interval around the estimate from those is shifted by
 
     2 z^2 (p se (1 - se) / n_se - (1 - p) sp (1 - sp) / n_sp).
+
+An estimate outside [0, 1] says that the judge erred less here than it is known to, so that the
+known error does not quite hold; the interval then takes in the raw one as well (our choice).
 """
 
 from __future__ import annotations
@@ -62,8 +65,9 @@ def corrected(observed: Rate, error: KnownError) -> Corrected:
         side = "below 0" if estimate < 0 else "above 1"
         note = (
             f"the estimate is {side} ({estimate:.3f}): fewer errors than the judge is known for, "
-            "so that the true rate is near that end"
+            "so that the interval takes in the raw one"
         )
+        low, high = min(low, observed.low), max(high, observed.high)
     return Corrected(value, min(low, value), max(high, value), note)
 
 

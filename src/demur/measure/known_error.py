@@ -2,7 +2,7 @@
 
 The table `known_errors.json` is data with its provenance. A row is measured by
 
-    python -m demur.measure.known_error JUDGE_NAME xstest_completions_dev.jsonl
+    python -m demur.measure.known_error opening xstest_completions_dev.jsonl
 
 which prints the counts to put into the table; tests measure it again where the data are at hand.
 An error measured on one set of models is lent to others here, which is an assumption; the report
@@ -123,7 +123,6 @@ def measure_judge(judge: Judge, labelled: Path, question: Question = "refused") 
 if __name__ == "__main__":
     import sys
 
-    from demur.judge import OpeningJudge
+    from demur.judge.names import open_judge
 
-    chosen = {judge.name: judge for judge in (OpeningJudge(),)}[sys.argv[1]]
-    print(json.dumps(measure_judge(chosen, Path(sys.argv[2])), indent=2))
+    print(json.dumps(measure_judge(open_judge(sys.argv[1]), Path(sys.argv[2])), indent=2))

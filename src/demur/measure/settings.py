@@ -26,7 +26,8 @@ class MeasureConfig:
         ConfigError: a value makes no sense.
 
     Attributes:
-        models: what `demur align` takes, NAME=MODEL to name it, MODEL+PATCH to put a patch on.
+        models: what `demur align` takes, or an endpoint such as http://HOST:PORT/v1#MODEL;
+            NAME=MODEL to name it, MODEL+PATCH to put a patch on.
         reference: the name of the model that the others are compared with; by default the first.
         device: auto, cuda, mps or cpu.
         dtype: auto, float32, bfloat16 or float16.
@@ -58,6 +59,7 @@ class MeasureConfig:
         lm_eval: tasks of lm-evaluation-harness (pip install 'demur[lm-eval]').
         lm_eval_limit: documents a task, at most.
         seed: of everything that is drawn.
+        judge: who judges the answers, by name: see `demur judge --help`.
     """
 
     models: Annotated[tuple[str, ...], MODEL]
@@ -81,6 +83,7 @@ class MeasureConfig:
     system: Annotated[tuple[str, ...], MEASURING, SEVERAL] = ("template",)
     answer_tokens: Annotated[int, MEASURING] = 32
     seed: Annotated[int, MEASURING] = 0
+    judge: Annotated[str, MEASURING] = "opening"
     prefill: Annotated[int, ATTACKS] = 60
     templates: Annotated[str | None, ATTACKS] = None
     templates_count: Annotated[int, ATTACKS] = 6

@@ -54,7 +54,7 @@ class Row:
         n: prompts.
         detectable: the smallest difference between two models that n prompts of each would show,
             were they not the same prompts.
-        cells: one a model, in the order of the models.
+        cells: one a model, in the order of the models; None for a model that was not asked this.
     """
 
     key: str
@@ -66,7 +66,7 @@ class Row:
     wanted: str
     n: int
     detectable: float
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell | None, ...]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def render(standing: Standing) -> str:
             cell.corrected.note
             for row in standing.rows
             for cell in row.cells
-            if cell.corrected and cell.corrected.note
+            if cell and cell.corrected and cell.corrected.note
         }
     )
     shown = [(row, title, want) for key, title, want in COLUMNS if (row := standing.row(key))]
@@ -88,8 +88,9 @@ def _plot(standing: Standing) -> Plot | None:
     if harmful is None or benign is None:
         return None
     points = [
-        CurvePoint(model.label, harmful.cells[i].refused, benign.cells[i].refused, model.reference)
-        for i, model in enumerate(standing.models)
+        CurvePoint(model.label, up.refused, down.refused, model.reference)
+        for model, up, down in zip(standing.models, harmful.cells, benign.cells, strict=True)
+        if up is not None and down is not None
     ]
     label = figures.plain(
         "; ".join(
@@ -116,9 +117,11 @@ def _headline(standing: Standing) -> str:
     count = len(standing.models)
     harmful, benign = standing.row("direct/pooled:harmful"), standing.row("direct/pooled:twin")
     if count == 1 and harmful and benign:
-        return (
-            f"{standing.models[0].label} refuses {figures.percent(harmful.cells[0].refused.value)} "
-            f"of harmful requests and {figures.percent(benign.cells[0].refused.value)} of benign "
-            "ones that sound harmful."
-        )
+        up, down = harmful.cells[0], benign.cells[0]
+        if up is not None and down is not None:
+            return (
+                f"{standing.models[0].label} refuses {figures.percent(up.refused.value)} of "
+                f"harmful requests and {figures.percent(down.refused.value)} of benign ones that "
+                "sound harmful."
+            )
     return f"{count} models on the same prompts: what they refuse, and what they should not have."

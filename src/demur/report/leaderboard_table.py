@@ -43,19 +43,23 @@ def _rates(standing: Standing) -> Table:
     several = len(standing.models) > 1
     compared = "; differences to the reference in points, paired" * several
     table = _new(f"Refused, with 95 % intervals{compared}")
-    table.add_column("", overflow="fold", min_width=18)
+    table.add_column("", overflow="fold", min_width=15)
     table.add_column("refused" + "\ncorrected" * known, justify="right", no_wrap=True)
     if several:
         table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("undecided", justify="right")
+    table.add_column("un-\ndecided", justify="right", no_wrap=True)
     for row in rows_to_show(standing):
         table.add_row(Text(f"{figures.plain(row_title(row))}, n {figures.grouped(row.n)}"))
         for place, model in enumerate(standing.models):
             cell = row.cells[place]
+            if cell is None:
+                table.add_row(Text(f"  {figures.plain(model.label)}"), "not asked")
+                continue
             refused = Text(figures.rate_text(cell.refused))
             if known:
                 refused.append(f"\n{corrected_text(cell)}", style="dim")
-            difference = figures.points(cell.difference) if cell.difference else "reference"
+            other = "reference" if model.reference else figures.DASH
+            difference = figures.points(cell.difference) if cell.difference else other
             table.add_row(
                 Text(f"  {figures.plain(model.label)}"),
                 refused,
@@ -127,7 +131,8 @@ def utility_texts(standing: Standing, model: ModelFigures) -> list[str]:
 
 def undecided(standing: Standing, place: int) -> int:
     """Return how many of a model's answers, over pooled rows and attacks, are no answers."""
-    return sum(row.cells[place].undecided for row in standing.rows if row.set == "pooled")
+    found = [row.cells[place] for row in standing.rows if row.set == "pooled"]
+    return sum(cell.undecided for cell in found if cell is not None)
 
 
 def row_title(row: Row) -> str:
