@@ -13,14 +13,16 @@ from demur.errors import DemurError
 if TYPE_CHECKING:
     from demur.align import align
     from demur.checkpoint import apply_patch, revert_patch
+    from demur.study.study import study_refusals
 
 __version__ = "0.2.0"
-__all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch"]
+__all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch", "study_refusals"]
 
 _HOMES = {
     "align": "demur.align",
     "apply_patch": "demur.checkpoint",
     "revert_patch": "demur.checkpoint",
+    "study_refusals": "demur.study.study",
 }
 
 
