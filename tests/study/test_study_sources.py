@@ -191,7 +191,6 @@ def test_what_an_argument_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert parse("mine=answers.jsonl") == Named("mine", "answers.jsonl", "recorded")
     assert parse(f"strict={run}") == Named("strict", str(run), "run")
     assert parse("org/model") == Named("", "org/model", "model")
-    assert parse("http://host/v1?x=1").kind == "endpoint"
 
 
 def test_people_judge_what_they_saw(tmp_path: Path) -> None:

@@ -149,10 +149,15 @@ def uniformity(counts: Sequence[int], size: int, seed: int = 0) -> Uniformity:
         estimate(_chao_shen, 0.0, math.inf),
         rarefied,
         rarefied_richness(counts, size),
-        Estimate(1 - rarefied.value / most, 1 - rarefied.high / most, 1 - rarefied.low / most),
+        Estimate(*(_left(part / most) for part in (rarefied.value, rarefied.high, rarefied.low))),
         estimate(_alike, 0.0, 1.0),
         plain / math.log2(kinds) if kinds > 1 else None,
     )
+
+
+def _left(share: float) -> float:
+    """Return what a share leaves of one, in [0, 1] however it was rounded."""
+    return min(1.0, max(0.0, 1 - share))
 
 
 def _shifted(value: float, resampled: NDArray[Any], least: float, limit: float) -> Estimate:

@@ -48,8 +48,6 @@ def parse(given: str) -> Named:
 
 
 def _kind(what: str) -> str:
-    if what.startswith(("http://", "https://")):
-        return "endpoint"
     path = Path(what).expanduser()
     if path.is_dir():
         return "run" if is_run(path) else "model"
@@ -198,10 +196,8 @@ def _templates(source: str | None) -> tuple[str, ...]:
     return found
 
 
-def load_model(
-    config: StudyConfig, what: str, say: Callable[[str], None]
-) -> tuple[str, Respondent]:
-    """Return the short name of a model and the model, ready to answer.
+def respond(config: StudyConfig, what: str, say: Callable[[str], None]) -> tuple[str, Respondent]:
+    """Return the short name of whoever is asked, and whoever it is, ready to answer.
 
     Raises:
         ModelError, CheckpointError: it cannot be found, read or used.

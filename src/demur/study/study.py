@@ -30,7 +30,7 @@ from demur.study.command import command_line
 from demur.study.config import StudyConfig
 from demur.study.embeddings import Embedder, choose_embedder
 from demur.study.findings import Findings
-from demur.study.gather import Named, load_model, name_sources, parse, questions, read_sources
+from demur.study.gather import Named, name_sources, parse, questions, read_sources, respond
 from demur.study.patterns import Refusals, describe, rarefied_to, refusals_of
 from demur.study.people import choose_judge
 from demur.study.premise import conclusion, premise_tests
@@ -60,7 +60,7 @@ def study_refusals(
     sources: Sequence[str] | StudyConfig,
     *,
     run: Path | None = None,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     narrator: Narrator | None = None,
     **choices: Any,
 ) -> Study:
@@ -69,7 +69,7 @@ def study_refusals(
     Args:
         sources: files of recorded answers, run folders, models; or a whole configuration.
         run: the study's folder; by default `runs/study-<hash of the configuration>`.
-        judge: who judges, in place of the one that the configuration names.
+        judge: who judges: a name as the configuration has it, or any judge in its place.
         narrator: who tells the user; by default on stderr.
         choices: any field of `StudyConfig`.
 
@@ -77,6 +77,8 @@ def study_refusals(
         DemurError: something is wrong that the user can put right; nothing is half-written.
         Interrupted: Ctrl-C; the same call continues.
     """
+    if isinstance(judge, str):
+        choices["judge"], judge = judge, None
     config = (
         replace(sources, **choices)
         if isinstance(sources, StudyConfig)
@@ -134,7 +136,7 @@ def _ask(
     narrator: Narrator,
 ) -> tuple[Source, ...]:
     narrator.heading(f"Asking {each.what}")
-    short, respondent = load_model(config, each.what, lambda text: narrator.say(f"  {text}"))
+    short, respondent = respond(config, each.what, lambda text: narrator.say(f"  {text}"))
     assert asked is not None
     return (ask(each.name or short, respondent, asked, folder.journal, narrator),)
 

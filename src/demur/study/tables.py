@@ -188,8 +188,8 @@ def _thresholds(findings: Findings) -> Table:
         for place, each in enumerate(findings.sources):
             counts = clustering.counts(place)
             enough = each.refusals >= LEAST
-            value = 1 - rarefied_entropy(counts, size) / math.log2(size) if enough else math.nan
-            cells.append(f"{value:.2f}" if enough else FEW)
+            left = 1 - rarefied_entropy(counts, size) / math.log2(size) if enough else math.nan
+            cells.append(f"{max(0.0, left):.2f}" if enough else FEW)
         width = (
             figures.DASH if math.isnan(clustering.silhouette) else f"{clustering.silhouette:.2f}"
         )
