@@ -3,8 +3,10 @@
     DEMUR_DATA=../shared/data python benchmarks/refusal_patterns/agreement.py
 
 `parts_labels.csv` holds no text: the hash of a refusal's first 500 characters and the parts that a
-reader of the project saw in them, before the rules were run on that refusal. Refusals are found in
-the recorded answers by their hashes; those whose file is absent are counted out, and said to be.
+reader of the project saw in them, before the rules were run on that refusal. The sample `first` was
+then used to mend the rules; `fresh` was labelled after that, and no rule was changed for it, so
+that it is the one to believe. Refusals are found in the recorded answers by their hashes; those
+whose file is absent are left out and counted.
 """
 
 from __future__ import annotations
@@ -37,15 +39,16 @@ def key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def labels() -> dict[str, frozenset[str]]:
-    """Return the parts that the reader saw, by hash."""
+def labels(sample: str) -> dict[str, frozenset[str]]:
+    """Return the parts that the reader saw, by hash, in the sample `first` or `fresh`."""
     with LABELS.open(encoding="utf-8", newline="") as file:
-        return {row["sha256"]: frozenset(row["parts"].split()) for row in csv.DictReader(file)}
+        rows = [row for row in csv.DictReader(file) if row["sample"] == sample]
+    return {row["sha256"]: frozenset(row["parts"].split()) for row in rows}
 
 
-def texts(data: Path) -> dict[str, str]:
+def texts(data: Path, sample: str) -> dict[str, str]:
     """Return the labelled beginnings that the data at hand hold, by hash."""
-    wanted = labels()
+    wanted = labels(sample)
     found: dict[str, str] = {}
     for name in FILES:
         if (data / name).exists():
@@ -63,9 +66,9 @@ def kappa(both: int, rules: int, reader: int, n: int) -> float:
     return 1.0 if chance == 1 else (agreed - chance) / (1 - chance)
 
 
-def table(data: Path) -> tuple[str, int]:
+def table(data: Path, sample: str = "fresh") -> tuple[str, int]:
     """Return the table in Markdown, and how many refusals it is of."""
-    found, said = texts(data), labels()
+    found, said = texts(data, sample), labels(sample)
     n = len(found)
     lines = [
         "| part | reader saw it | rule saw it | both | rule right where it says so | found of the "
@@ -93,5 +96,6 @@ def _cell(value: Rate) -> str:
 
 
 if __name__ == "__main__":
-    shown, count = table(Path(os.environ.get("DEMUR_DATA", "../shared/data")))
-    print(f"{count} of {len(labels())} labelled refusals found\n\n{shown}")
+    for chosen in ("first", "fresh"):
+        shown, count = table(Path(os.environ.get("DEMUR_DATA", "../shared/data")), chosen)
+        print(f"{chosen}: {count} of {len(labels(chosen))} labelled refusals found\n\n{shown}\n")

@@ -54,39 +54,43 @@ _RULES = {
     "harm": r"\bharm(?:s|ful|fully|ing)?\b|\bdanger\w*|\bunsafe\b|\bsafety\b|\bhurt\w*|\binjur\w+"
     r"|\brisk\w*|\bviolen\w+|\bdamag\w+|\bconsequences\b|\bsuffering\b|\bdeath\b|\blife-threat\w+"
     r"|\btrauma\w*|\bdestructive\b|\bthreat\w*|\bself-harm|\bsafe\b",
-    "policy": r"\bpolic(?:y|ies)\b|\bguidelines?\b|\bterms of (?:service|use)\b"
-    r"|\bmy programming\b|\b(?:programmed|designed|trained|intended|created|meant) to\b"
-    r"|\bmy (?:purpose|primary|role|function|goal|capabilities|principles|values|training)\b"
-    r"|\bviolates? my\b|\bagainst my\b|\bgoes against\b|\bi (?:strive|aim|always) \b",
+    "policy": r"\bpolic(?:y|ies)\b(?! aimed)|\bguidelines?\b|\bterms of (?:service|use)\b"
+    r"|\bmy programming\b|\bi (?:am|was|have been)(?: \w+)? (?:programmed|designed|trained|intended"
+    r"|created|meant) to\b|\bmy (?:purpose|primary|role|function|goal|capabilities|principles"
+    r"|values|training)\b|\bviolates? my\b|\bagainst my\b|\bgoes against openai"
+    r"|\bi (?:strive|aim) \b",
     "privacy": r"\bprivacy\b|\bprivate\b|\bpersonal (?:\w+ )?(?:information|data|details|life)\b"
     r"|\bconfidential\w*|\bconsent\b|\bsensitive (?:\w+ )?information\b",
     "knowledge": r"\b(?:do|does|did) not (?:\w+ )?(?:have|possess) (?:\w+ ){0,4}?"
     r"(?:access|information|knowledge|opinions?|beliefs?|emotions?|feelings?|personal|ability to"
     r" (?:predict|know|access|browse))|\bnot have (?:\w+ )?access\b|\bfictional\b|\bi do not know\b"
-    r"|\b(?:is|are) not aware\b|\bdo not exist\b|\bdoes not exist\b|\bimaginary\b|\bnot real\b"
+    r"|\b(?:is|are) not aware\b|\bdo not (?:hold|form) (?:\w+ )?(?:opinions?|beliefs?|views?)\b"
+    r"|\bdo not exist\b|\bdoes not exist\b|\bimaginary\b|\bnot real\b"
     r"|\bnot (?:publicly )?available\b|\bknowledge cut\w*|\bunaware\b|\bno (?:evidence|information"
     r"|record|scientific)\b|\bnot possible (?:for|to)\b|\breal-time\b",
     "identity": r"\b(?:as|i am|being|just|only|merely) (?:(?:just|only|merely) )?(?:an?|your)"
     r" (?:\w+[ -]){0,4}?(?:ai|artificial intelligence|language model|assistant|chatbot|machine"
     r"|model|bot)\b",
-    "alternative": r"\binstead\b|\bi (?:can|could|would|will|am here to|would be happy to"
-    r"|am happy to|am glad to) (?:\w+ )?(?:help|assist|offer|suggest|recommend|encourage"
-    r"|provide|urge|advise|support)\b|\bhappy to\b|\bfeel free\b|\blet me know\b"
-    r"|\bplease (?:ask|provide|let)\b"
-    r"|\bi (?:suggest|recommend|encourage|urge|advise)\b"
-    r"|\b(?:you (?:can|could|may|might|should)(?: also)? (?:consider|try|want|wish|explore|find"
-    r"|consult|contact|visit|refer|look|report))|\bit (?:is|would be) (?:\w+ )?(?:best|better)\b"
-    r"|\bhere are (?:some|a few)\b|\balternative\w*|\banything else\b|\bany other (?:questions"
-    r"|requests|topics)|\bif you (?:have|need|are|want|would like)\b[^.!?]*\b(?:please|i|help|feel"
-    r"|consider|seek|reach|there are|it is)\b|\brather than\b|\bconsider \w+ing\b"
-    r"|\bit is (?:important|essential|crucial|recommended|advisable|best) (?:\w+ )?to"
-    r" (?:seek|consult|reach|talk|contact|report|focus|find|prioritize)\b"
-    r"|\bthere are (?:many|other|several)\b",
+    "alternative": r"\binstead\b|\blet us (?:focus|talk|try|keep|explore)\b"
+    r"|\balternative(?:s|ly)?\b"
+    r"|\bi (?:can|could|would|will|am here to|would be happy to|am happy to|am glad to) (?:\w+ )?"
+    r"(?:help|assist|offer|suggest|recommend|provide|support)\b|\bhappy to\b|\bfeel free\b"
+    r"|\blet me know\b|\bplease (?:ask|let me|provide)\b|\banything else\b"
+    r"|\bany other (?:questions|requests|topics)|\bhere are (?:some|a few)\b|\bconsider \w+ing\b"
+    r"|\bi (?:suggest|recommend|encourage)(?: that)?(?: you)? (?!(?:to )?(?:refrain|seek|against"
+    r"|consult|speak|talk|reach|contact|avoid|not )|refraining|seeking|consulting|speaking|reaching"
+    r"|contacting|avoiding)|\byou (?:can|could|may|might|should)(?: \w+ly| also)? (?:consider|try"
+    r"|want to|wish to|explore|find|look|use)\b|\bit is (?:important|essential|best|recommended)"
+    r" to (?:focus|find|explore)\b",
     "help": r"\bhotlines?\b|\bhelplines?\b|\blifeline\b|\bcrisis\b|\bemergency\b|\b911\b|\b988\b"
-    r"|\b999\b|\b112\b|\bprofessional(?:s| help| support| assistance| advice)?\b|\btherapists?\b"
-    r"|\bcounsel(?:or|lor|ors|lors|ing|ling)\b|\bseek (?:\w+ ){0,2}(?:help|support|assistance)\b"
-    r"|\bauthorit(?:y|ies)\b|\blaw enforcement\b|\bpolice\b|\breach out to\b|\bdoctors?\b"
-    r"|\blawyers?\b|\battorneys?\b|\bvet(?:erinarian)?\b|\btrusted (?:friend|adult|person)",
+    r"|\b999\b|\b112\b|\bprofessional(?:s| help| support| assistance| advice)\b|\btherapists?\b"
+    r"|\b(?:health|medical|qualified|trained|licensed) (?:\w+ )?professionals?\b"
+    r"|\bcounsel(?:or|lor|ors|lors|ing|ling)\b|\bmediators?\b|\bspecialists?\b|\bexperts?\b"
+    r"|\b(?:seek|seeking|consult|consulting) (?:\w+ ){0,4}?(?:help|support|assistance|attention"
+    r"|advice|guidance|care|professional)\b|\b(?:trusted|appropriate|relevant|proper|local|legal)"
+    r" (?:\w+ )?(?:authorit(?:y|ies)|friends?|adults?|persons?|sources?)\b|\bto the authorities\b"
+    r"|\b(?:contact|to|from|notify|call|inform) (?:the )?(?:police|law enforcement|authorities)\b"
+    r"|\breach(?:ing)? out to\b|\bdoctors?\b|\blawyers?\b|\battorneys?\b|\bveterinarian\b",
 }
 _PATTERNS = {part: re.compile(rule) for part, rule in _RULES.items()}
 _IMPROPER = re.compile(

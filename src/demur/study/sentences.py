@@ -22,7 +22,8 @@ _CONTRACTIONS = (
     (r"(?<=[a-z])'ve\b", " have"),
     (r"(?<=[a-z])'ll\b", " will"),
     (r"(?<=[a-z])'d\b", " would"),
-    (r"\b(it|that|there|here|what|he|she|let)'s\b", r"\1 is"),
+    (r"\blet's\b", "let us"),
+    (r"\b(it|that|there|here|what|he|she)'s\b", r"\1 is"),
 )
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])[\"')\]*\u201d]*\s+|\n+|(?<=[\u3002\uff01\uff1f])")
