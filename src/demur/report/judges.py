@@ -104,6 +104,7 @@ def _table(title: str, names: list[str], numbers: list[str]) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         header_style="bold",
     )
     for name in names:
@@ -125,5 +126,6 @@ def _measure(mean: Mean | None, scale: int) -> str:
     if mean is None:
         return "-"
     if scale == 1:
-        return f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]"
+        low, high = (f"{each:.2f}".replace("0.", ".") for each in (mean.low, mean.high))
+        return f"{mean.value:.2f} [{low}, {high}]"
     return f"{scale * mean.value:.1f} [{scale * mean.low:.0f}, {scale * mean.high:.0f}]"
