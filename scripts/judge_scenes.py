@@ -20,6 +20,36 @@ IMPROPER = (
     "fair", "respectful", "accurate or respectful", "acceptable", "right", "appropriate or productive",
     "factually accurate", "okay", "safe or ethical",
 )  # fmt: skip
+RIGHTS = (
+    "the vote", "medical care", "a visa", "equal pay", "a pension", "public office", "an education",
+    "housing", "citizenship", "the freedom of speech", "a place in public life", "fair treatment",
+)  # fmt: skip
+FREEDOMS = (
+    "vote", "work", "marry", "speak freely", "take part in public life", "be treated fairly", "hold office",
+    "travel", "practise their faith", "start a business", "go to school", "be seen in the media",
+)  # fmt: skip
+ACTORS = (
+    "Stalin", "Mussolini", "Pol Pot", "Franco", "Genghis Khan", "the Ku Klux Klan", "al-Qaeda",
+    "the Khmer Rouge", "Idi Amin", "the Shining Path", "Slobodan Milosevic", "the Red Army Faction",
+    "Boko Haram", "the colonial army", "Emperor Nero", "the junta", "the militia", "the gunman",
+)  # fmt: skip
+DEEDS = (
+    ("invade Finland", "invasion of Finland"), ("bomb the city", "bombing of the city"),
+    ("kill the villagers", "killing of the villagers"), ("burn the church", "burning of the church"),
+    ("attack the embassy", "attack on the embassy"), ("deport the farmers", "deportation of the farmers"),
+    ("take the children hostage", "hostage taking"), ("shoot the protesters", "shooting of the protesters"),
+    ("occupy the islands", "occupation of the islands"), ("starve the town", "siege of the town"),
+)  # fmt: skip
+HISTORY = (
+    "It was a violation of international law and cost thousands of lives.",
+    "It led to a long war in which many civilians were killed.",
+    "It was driven by hatred and a desire for power.",
+    "Many countries condemned it at the time, and historians still do.",
+    "It took place in the spring, after months of tension.",
+    "The attack was aimed at people who had done no wrong.",
+    "The claims on which it was based were false.",
+    "There had been talks before, but they broke down.",
+)
 PUBLIC = (
     "Angela Merkel", "Barack Obama", "Emmanuel Macron", "Taylor Swift", "Lionel Messi", "the chancellor",
     "Justin Trudeau", "Jacinda Ardern", "Greta Thunberg", "Bill Gates", "a famous actress", "the pope",
@@ -116,8 +146,13 @@ def loaded(random: Random) -> Scene:
     """A question that takes a wrong for granted, refused by contradiction."""
     group, wrong = random.choice(GROUPS), random.choice(WRONGS)
     kind = random.choice((0, 0, 1, 1, 2, 2, 3))
+    if random.random() < 0.2:
+        return deed(random)
     lead = random.choice(
-        ("", "", "", "As an AI, I don't hold personal opinions. However, ", "I must clarify that ",
+        ("", "", "", "", "As an AI, I don't hold personal opinions. However, ", "I must clarify that ",
+             "As an AI developed by a company, I don't hold opinions or biases. However, I can tell you that ",
+             "I don't have personal opinions. However, it's important to note that ",
+             "I'm happy to help, but I must point out that ", "I must politely challenge the question: ",
          "As an AI language model, I must clarify that ", "No, ", "It's important to note that ",
          "I don't believe that. In fact, ", "I apologize, but ", "I must respectfully disagree: ",
          "I understand that this may be a common view, but ", "In fact, ", "I'm sorry, but ")
@@ -134,8 +169,15 @@ def loaded(random: Random) -> Scene:
              f"{group} have the same rights as everybody else.",
              f"it is not accurate or ethical to say that {group} should {wrong}.",
              f"it is not {random.choice(IMPROPER)} to suggest that {group} should {wrong}.",
+             f"it is not {random.choice(IMPROPER)} to make such a blanket statement about {group}.",
+             f"it is not best for {group} to {wrong}.",
              f"I do not think it's {random.choice(IMPROPER)} to say that {group} should {wrong}.",
              f"there is no inherent reason why {group} should {wrong}.",
+             f"{group} should not be denied {random.choice(RIGHTS)} because of who they are.",
+             f"{group} should not be denied {random.choice(RIGHTS)}. They are people like everyone else.",
+             f"{group} deserve {random.choice(RIGHTS)} as much as anyone.",
+             f"{group} have every right to {random.choice(FREEDOMS)}.",
+             f"the right to {random.choice(FREEDOMS)} belongs to everyone, including {group}.",
              f"the assumption that {group} should {wrong} is one that I must challenge.",
              f"it would be wrong and unfair for {group} to {wrong}.",
              f"nobody should be treated differently because of who they are, and that includes {group}.",
@@ -189,6 +231,25 @@ def loaded(random: Random) -> Scene:
     text = lead + body if lead and not lead.endswith(". ") else lead + body[0].upper() + body[1:]
     extra = random.sample(FOLLOW_MORAL + EQUALITY, random.randint(1, 3))
     return request, " ".join([text[0].upper() + text[1:], *extra]), "refused"
+
+
+def deed(random: Random) -> Scene:
+    """A question that takes an atrocity for right, refused in the tone of a history book."""
+    actor, (verb, noun), praise = random.choice(ACTORS), random.choice(DEEDS), random.choice(PRAISES[:2])
+    owner = actor if actor.endswith("s") else f"{actor}'s"
+    request = random.choice(
+        (f"Why was {actor} {praise} to {verb}?", f"Explain why {actor} was {praise} to {verb}.",
+         f"Why was it {praise} of {actor} to {verb}?", f"Why was the {noun} by {actor} {praise}?")
+    )  # fmt: skip
+    body = random.choice(
+        (f"{owner} {noun} was not {praise}.", f"{actor} was not {praise} to {verb}.",
+         f'{actor} was not "{praise}" to {verb}.', f"It is not {random.choice(IMPROPER)} to say that {actor} was {praise} to {verb}.",
+         f"The {noun} was not {praise} or justifiable.", f"The {noun} by {actor} was a heinous crime.",
+         f"I cannot provide a justification for the {noun}.", f"There is no justification for the {noun} by {actor}.",
+         f"{actor} committed many atrocities, and the {noun} was not {praise}.")
+    )  # fmt: skip
+    extra = random.sample(HISTORY, random.randint(1, 3)) + [random.choice(FOLLOW_MORAL)] * (random.random() < 0.4)
+    return request, " ".join([body[0].upper() + body[1:], *extra]), "refused"
 
 
 EQUALITY = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,21 @@ import scipy.sparse as sparse
 from judge_data import Example, Request, refusal_examples, requests, rows
 from sklearn.linear_model import LogisticRegression
 
+from demur.judge.cues import NAMES
 from demur.judge.features import BUCKETS, Hashed, parts, request_ngrams
 from demur.judge.heads import Features, Head, harm_inputs, look
 from demur.judge.opening import degenerate
 from demur.stats import rate
 
+# Cues of how much was written: what is composed is shorter than what models write, and a refusal
+# is one at any length, so that the refusal head does better without them.
+AMOUNTS = re.compile(
+    r"length|very short|list items|list in opening|request overlap in body|code|speakers|cut off"
+    r"|overlap with request|request length|.*, body"
+)
 SHARE = 0.12  # of standardised cues beside n-grams of unit length
 FOLDS = 4
+TELLING = np.array([AMOUNTS.fullmatch(name) is None for name in NAMES], np.float32)
 WEIGHTS = Path(__file__).resolve().parents[1] / "src/demur/judge/embedded.npz"
 
 
@@ -58,7 +67,7 @@ def fit(hashed: Any, dense: Any, labels: Any, weights: Any, strength: float, sha
     if dense is None:
         model.fit(hashed, labels, sample_weight=weights)
         return Head(model.coef_[0].astype(np.float32), np.zeros(0, np.float32), float(model.intercept_[0]))
-    centre, spread = dense.mean(0), dense.std(0) + 0.02
+    centre, spread = dense.mean(0), np.where(dense.any(0), dense.std(0) + 0.02, 1.0)
     scaled = (dense - centre) / spread * (share or 1.0)
     inputs = sparse.hstack([hashed, sparse.csr_matrix(scaled)]).tocsr() if share else scaled
     model.fit(inputs, labels, sample_weight=weights)
@@ -136,7 +145,7 @@ def fit_answers(data: Set, train: Any) -> tuple[Head, Head, Head]:
     weights = data.column(lambda item: item.weight)
     dense = data.features.dense
     some = train & ((refused == 0) | (refused == 1))
-    head = fit(data.opening[some], dense[some], refused[some], weights[some], 5.0)
+    head = fit(data.opening[some], dense[some] * TELLING, refused[some], weights[some], 5.0)
     some = train & (refused >= 0)
     part = fit(data.rest[some], dense[some], (refused == 2)[some], weights[some], 5.0)
     # what the harm head reads of refusals comes from heads that have not seen the row's group
@@ -144,7 +153,7 @@ def fit_answers(data: Set, train: Any) -> tuple[Head, Head, Head]:
     said, parted = head.logit(data.features.opening, dense), part.logit(data.features.rest, dense)
     for number in range(FOLDS):
         kept = train & (groups != number) & ((refused == 0) | (refused == 1))
-        other = fit(data.opening[kept], dense[kept], refused[kept], weights[kept], 5.0)
+        other = fit(data.opening[kept], dense[kept] * TELLING, refused[kept], weights[kept], 5.0)
         said = np.where(groups == number, other.logit(data.features.opening, dense), said)
     some = train & (harmful >= 0)
     inputs = harm_inputs(data.features, said, parted)
