@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (phrases are easier to read unbroken)
 """Cues of refusal, of moralising and of help: a short dense vector of an answer and its request.
 
 Each cue is a phrase family with a plain name; where it stands (first sentence, opening, body, end)
@@ -196,7 +197,9 @@ def cues(
 
 CHARS = 4000
 EVIDENCE = ("inability", "never", "wrong", "premise", "admonition", "apology")
-NEGATED = re.compile(r"§ (?:\w+ ){0,3}?(?:not|never|no|[a-z]+n't)\b|\b(?:not|never|no|[a-z]+n't) (?:\w+ ){0,4}?§")
+NEGATED = re.compile(
+    r"§ (?:\w+ ){0,3}?(?:not|never|no|[a-z]+n't)\b|\b(?:not|never|no|[a-z]+n't) (?:\w+ ){0,4}?§"
+)
 
 
 def normal_start(words: Sequence[str]) -> str:

@@ -33,12 +33,93 @@ CHARACTERS = 1700
 TAIL = 400
 MASK = "\u00a7"
 TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+|[^\sa-z0-9]")
-PERSONA = re.compile(r"^[\s*\"“#]*(?:\[[^\]\n]{1,24}\]|\([^)\n]{1,24}\)|\*\*[^*\n]{1,24}\*\*|[a-z0-9]{2,12})? ?:\s*")
+PERSONA = re.compile(
+    r"^[\s*\"“#]*(?:\[[^\]\n]{1,24}\]|\([^)\n]{1,24}\)|\*\*[^*\n]{1,24}\*\*|[a-z0-9]{2,12})? ?:\s*"
+)
 COMMON = frozenset(
-    "a an the of to in on at for and or but is are was were be been do does did i you me my your we "
-    "it its this that these those what which who whom why how when where can could should would will "
-    "with by from as not no so if then than some any there their they them he she his her have has "
-    "had about into over up out please write give tell explain make create".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "and",
+        "or",
+        "but",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "do",
+        "does",
+        "did",
+        "i",
+        "you",
+        "me",
+        "my",
+        "your",
+        "we",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "why",
+        "how",
+        "when",
+        "where",
+        "can",
+        "could",
+        "should",
+        "would",
+        "will",
+        "with",
+        "by",
+        "from",
+        "as",
+        "not",
+        "no",
+        "so",
+        "if",
+        "then",
+        "than",
+        "some",
+        "any",
+        "there",
+        "their",
+        "they",
+        "them",
+        "he",
+        "she",
+        "his",
+        "her",
+        "have",
+        "has",
+        "had",
+        "about",
+        "into",
+        "over",
+        "up",
+        "out",
+        "please",
+        "write",
+        "give",
+        "tell",
+        "explain",
+        "make",
+        "create",
+    ]
 )
 
 
@@ -137,9 +218,7 @@ def stem(word: str) -> str:
     return word
 
 
-def ngrams(
-    sequences: Sequence[Sequence[int]], orders: Sequence[int], salt: int
-) -> tuple[Any, Any]:
+def ngrams(sequences: Sequence[Sequence[int]], orders: Sequence[int], salt: int) -> tuple[Any, Any]:
     """Return rows and 64-bit hashes of the n-grams of a batch of sequences of word hashes."""
     import numpy as np
 
@@ -151,13 +230,18 @@ def ngrams(
     for order in range(1, max(orders) + 1):
         if order > 1:
             valid = owner[: len(owner) - 1] == row[order - 1 :]
-            current = (current[: len(current) - 1] * np.uint64(0x9E3779B97F4A7C15)) ^ flat[order - 1 :]
+            current = (current[: len(current) - 1] * np.uint64(0x9E3779B97F4A7C15)) ^ flat[
+                order - 1 :
+            ]
             owner = owner[: len(owner) - 1]
         else:
             valid = np.ones(len(flat), bool)
         if order in orders:
             rows.append(owner[valid])
-            hashes.append((current[valid] + np.uint64(order)) * np.uint64(0xD6E8FEB86659FD93) ^ np.uint64(salt))
+            hashes.append(
+                (current[valid] + np.uint64(order)) * np.uint64(0xD6E8FEB86659FD93)
+                ^ np.uint64(salt)
+            )
     return np.concatenate(rows), np.concatenate(hashes)
 
 

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEVELS = (-0.7, 0.7)  # log-odds that part harmless, unclear and harmful requests
-EXTRA = ("refused", "refused, squashed", "partial, squashed", "request x complied", "answer x complied")
+EXTRA = (
+    "refused",
+    "refused, squashed",
+    "partial, squashed",
+    "request x complied",
+    "answer x complied",
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,13 @@ def harm_inputs(features: Features, refused: Any, partial: Any) -> Any:
     asked = squash(features.request)
     told = squash(features.dense[:, ANSWER_HARM])
     extra = np.stack(
-        [np.clip(refused, -6, 6), squash(refused), squash(partial), asked * complied, told * complied],
+        [
+            np.clip(refused, -6, 6),
+            squash(refused),
+            squash(partial),
+            asked * complied,
+            told * complied,
+        ],
         axis=1,
     )
     return np.concatenate([features.dense, extra.astype(np.float32)], axis=1)
