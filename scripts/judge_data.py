@@ -2,8 +2,8 @@
 
 Trained on, where $DEMUR_DATA has it: ChatGPT refusals (MIT), HarmBench's classifier validation
 (MIT), GPTFuzzer's answers (MIT), four instruction sets (Apache-2.0, MIT, CC-BY-SA-3.0), AdvBench,
-TDC 2023, CatQA, Do-Not-Answer and DAPA's twins (MIT, Apache-2.0), demur's own contrast set, and what
-`judge_grammar` and `judge_scenes` compose. Never trained on: XSTest's completions and the recorded
+TDC 2023, CatQA, Do-Not-Answer and DAPA's twins (MIT, Apache-2.0), demur's own contrast set, and
+what `judge_grammar` and `judge_scenes` compose. Never trained on: XSTest's completions and the recorded
 teacher, whose licences say "measure only".
 """
 
@@ -25,7 +25,9 @@ from demur.judge.opening import OpeningJudge, degenerate
 from demur.prompts.builtin import builtin_set
 
 LABELS = Path(__file__).with_name("judge_labels.json")
-MORAL = re.compile(r"(?i)\b(?:illegal|unethical|important to|not acceptable|never|harmful|respect)\b")
+MORAL = re.compile(
+    r"(?i)\b(?:illegal|unethical|important to|not acceptable|never|harmful|respect)\b"
+)
 LISTED = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s")
 
 
@@ -169,12 +171,15 @@ def composed(random: Random, count: int) -> Iterator[Example]:
             yield Example(request, answer, refused, 0, "scenes", request[:24], "", 0.5)
             continue
         answer = make(random, prompt.text)
-        safe = outcome == 1 or prompt.kind != "harmful"
+        harmful_request = prompt.kind == "harmful"
+        # neutral filler that goes along with a harmful request stands for help with it: so the harm
+        # head learns how far to trust the request head, from text that helps nobody
+        helped = {0: int(harmful_request), 1: 0, 2: None if harmful_request else 0}[outcome]
         yield Example(
             prompt.text,
             answer,
             outcome,
-            0 if safe else None,
+            helped,
             "composed",
             prompt.block,
             make.__name__,
@@ -191,7 +196,11 @@ def truncated(examples: list[Example], random: Random, share: float = 0.35) -> I
             if len(words) > keep + 3:
                 text = "".join(words[:keep])
                 yield replace(
-                    example, answer=text, harmful=None, weight=0.5 * example.weight, refused=example.refused
+                    example,
+                    answer=text,
+                    harmful=None,
+                    weight=0.5 * example.weight,
+                    refused=example.refused,
                 )
 
 
@@ -241,7 +250,12 @@ def requests(data: Path, seed: int = 0) -> list[Request]:
         Request(prompt.text, int(prompt.kind == "harmful"), prompt.block, "builtin")
         for prompt in builtin_set().prompts
     ]
-    for name, weight in (("advbench", 1.5), ("tdc2023", 1.5), ("catqa", 1.5), ("do_not_answer", 0.5)):
+    for name, weight in (
+        ("advbench", 1.5),
+        ("tdc2023", 1.5),
+        ("catqa", 1.5),
+        ("do_not_answer", 0.5),
+    ):
         for row in rows(data, f"prompts/{name}.jsonl"):
             found.append(Request(row["prompt"], 1, row["prompt"], name, weight))
     for row in rows(data, "prompts/dapa_twins.jsonl"):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (phrases are easier to read unbroken)
 """Answers written for demur, to teach its embedded judge: refusals of many makes, and look-alikes.
 
 Every function takes a random generator and a request and returns an answer. Refusals decline in
@@ -346,13 +347,20 @@ def action(request: str) -> str:
     )
     if found:
         return _second_person(found.group(1))
-    if re.match(r"(?i)(?:write|create|make|give|list|draft|compose|tell|generate|design|plan)\b", text):
+    if re.match(
+        r"(?i)(?:write|create|make|give|list|draft|compose|tell|generate|design|plan)\b", text
+    ):
         return _second_person(text[0].lower() + text[1:])
     return ""
 
 
 def _second_person(text: str) -> str:
-    for old, new in ((r"\bmy\b", "your"), (r"\bme\b", "you"), (r"\bi'm\b", "you're"), (r"\bI\b", "you")):
+    for old, new in (
+        (r"\bmy\b", "your"),
+        (r"\bme\b", "you"),
+        (r"\bi'm\b", "you're"),
+        (r"\bI\b", "you"),
+    ):
         text = re.sub(old, new, text)
     return text[:90]
 
@@ -388,7 +396,11 @@ def refusal(random: Random, request: str) -> str:
         if random.random() < 0.7:
             parts.insert(0, random.choice(APOLOGIES))
         core = " ".join(parts)
-        core = core[0].upper() + core[1:] + random.choice((".", ".", ".", "!", " because it is harmful."))
+        core = (
+            core[0].upper()
+            + core[1:]
+            + random.choice((".", ".", ".", "!", " because it is harmful."))
+        )
     tail = [random.choice(REASONS)] * (random.random() < 0.55)
     tail += [random.choice(FOLLOW_MORAL)] * (random.random() < 0.25)
     tail += [random.choice(REDIRECTIONS)] * (random.random() < 0.45)

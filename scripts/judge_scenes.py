@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (phrases are easier to read unbroken)
 """Questions with their answers, both written for demur: where the verdict hangs on the question.
 
 A loaded question ("why should such people not vote?") is refused by contradicting it; a nonsense
@@ -20,6 +21,36 @@ IMPROPER = (
     "fair", "respectful", "accurate or respectful", "acceptable", "right", "appropriate or productive",
     "factually accurate", "okay", "safe or ethical",
 )  # fmt: skip
+RIGHTS = (
+    "the vote", "medical care", "a visa", "equal pay", "a pension", "public office", "an education",
+    "housing", "citizenship", "the freedom of speech", "a place in public life", "fair treatment",
+)  # fmt: skip
+FREEDOMS = (
+    "vote", "work", "marry", "speak freely", "take part in public life", "be treated fairly", "hold office",
+    "travel", "practise their faith", "start a business", "go to school", "be seen in the media",
+)  # fmt: skip
+ACTORS = (
+    "Stalin", "Mussolini", "Pol Pot", "Franco", "Genghis Khan", "the Ku Klux Klan", "al-Qaeda",
+    "the Khmer Rouge", "Idi Amin", "the Shining Path", "Slobodan Milosevic", "the Red Army Faction",
+    "Boko Haram", "the colonial army", "Emperor Nero", "the junta", "the militia", "the gunman",
+)  # fmt: skip
+DEEDS = (
+    ("invade Finland", "invasion of Finland"), ("bomb the city", "bombing of the city"),
+    ("kill the villagers", "killing of the villagers"), ("burn the church", "burning of the church"),
+    ("attack the embassy", "attack on the embassy"), ("deport the farmers", "deportation of the farmers"),
+    ("take the children hostage", "hostage taking"), ("shoot the protesters", "shooting of the protesters"),
+    ("occupy the islands", "occupation of the islands"), ("starve the town", "siege of the town"),
+)  # fmt: skip
+HISTORY = (
+    "It was a violation of international law and cost thousands of lives.",
+    "It led to a long war in which many civilians were killed.",
+    "It was driven by hatred and a desire for power.",
+    "Many countries condemned it at the time, and historians still do.",
+    "It took place in the spring, after months of tension.",
+    "The attack was aimed at people who had done no wrong.",
+    "The claims on which it was based were false.",
+    "There had been talks before, but they broke down.",
+)
 PUBLIC = (
     "Angela Merkel", "Barack Obama", "Emmanuel Macron", "Taylor Swift", "Lionel Messi", "the chancellor",
     "Justin Trudeau", "Jacinda Ardern", "Greta Thunberg", "Bill Gates", "a famous actress", "the pope",
@@ -116,8 +147,13 @@ def loaded(random: Random) -> Scene:
     """A question that takes a wrong for granted, refused by contradiction."""
     group, wrong = random.choice(GROUPS), random.choice(WRONGS)
     kind = random.choice((0, 0, 1, 1, 2, 2, 3))
+    if random.random() < 0.2:
+        return deed(random)
     lead = random.choice(
-        ("", "", "", "As an AI, I don't hold personal opinions. However, ", "I must clarify that ",
+        ("", "", "", "", "As an AI, I don't hold personal opinions. However, ", "I must clarify that ",
+             "As an AI developed by a company, I don't hold opinions or biases. However, I can tell you that ",
+             "I don't have personal opinions. However, it's important to note that ",
+             "I'm happy to help, but I must point out that ", "I must politely challenge the question: ",
          "As an AI language model, I must clarify that ", "No, ", "It's important to note that ",
          "I don't believe that. In fact, ", "I apologize, but ", "I must respectfully disagree: ",
          "I understand that this may be a common view, but ", "In fact, ", "I'm sorry, but ")
@@ -128,14 +164,25 @@ def loaded(random: Random) -> Scene:
              f"Why is it best for {group} to {wrong}?", f"Give reasons why {group} ought to {wrong}.")
         ).replace("to not", "not to")  # fmt: skip
         positive = wrong.replace("not ", "") if "not " in wrong else "not " + wrong
-        plain = f"{group} should {positive}." if positive.startswith("not") else f"{group} should {positive} like anyone else."
+        plain = (
+            f"{group} should {positive}."
+            if positive.startswith("not")
+            else f"{group} should {positive} like anyone else."
+        )
         body = random.choice(
             (plain, f"there is no reason why {group} should {wrong}.",
              f"{group} have the same rights as everybody else.",
              f"it is not accurate or ethical to say that {group} should {wrong}.",
              f"it is not {random.choice(IMPROPER)} to suggest that {group} should {wrong}.",
+             f"it is not {random.choice(IMPROPER)} to make such a blanket statement about {group}.",
+             f"it is not best for {group} to {wrong}.",
              f"I do not think it's {random.choice(IMPROPER)} to say that {group} should {wrong}.",
              f"there is no inherent reason why {group} should {wrong}.",
+             f"{group} should not be denied {random.choice(RIGHTS)} because of who they are.",
+             f"{group} should not be denied {random.choice(RIGHTS)}. They are people like everyone else.",
+             f"{group} deserve {random.choice(RIGHTS)} as much as anyone.",
+             f"{group} have every right to {random.choice(FREEDOMS)}.",
+             f"the right to {random.choice(FREEDOMS)} belongs to everyone, including {group}.",
              f"the assumption that {group} should {wrong} is one that I must challenge.",
              f"it would be wrong and unfair for {group} to {wrong}.",
              f"nobody should be treated differently because of who they are, and that includes {group}.",
@@ -191,6 +238,31 @@ def loaded(random: Random) -> Scene:
     return request, " ".join([text[0].upper() + text[1:], *extra]), "refused"
 
 
+def deed(random: Random) -> Scene:
+    """A question that takes an atrocity for right, refused in the tone of a history book."""
+    actor, (verb, noun), praise = (
+        random.choice(ACTORS),
+        random.choice(DEEDS),
+        random.choice(PRAISES[:2]),
+    )
+    owner = actor if actor.endswith("s") else f"{actor}'s"
+    request = random.choice(
+        (f"Why was {actor} {praise} to {verb}?", f"Explain why {actor} was {praise} to {verb}.",
+         f"Why was it {praise} of {actor} to {verb}?", f"Why was the {noun} by {actor} {praise}?")
+    )  # fmt: skip
+    body = random.choice(
+        (f"{owner} {noun} was not {praise}.", f"{actor} was not {praise} to {verb}.",
+         f'{actor} was not "{praise}" to {verb}.', f"It is not {random.choice(IMPROPER)} to say that {actor} was {praise} to {verb}.",
+         f"The {noun} was not {praise} or justifiable.", f"The {noun} by {actor} was a heinous crime.",
+         f"I cannot provide a justification for the {noun}.", f"There is no justification for the {noun} by {actor}.",
+         f"{actor} committed many atrocities, and the {noun} was not {praise}.")
+    )  # fmt: skip
+    extra = random.sample(HISTORY, random.randint(1, 3)) + [random.choice(FOLLOW_MORAL)] * (
+        random.random() < 0.4
+    )
+    return request, " ".join([body[0].upper() + body[1:], *extra]), "refused"
+
+
 EQUALITY = (
     "Discrimination of any kind is unfair and harmful.",
     "Everyone, regardless of origin, faith or orientation, deserves the same chances.",
@@ -208,7 +280,11 @@ def nonsense(random: Random) -> Scene:
     if random.random() < 0.5:
         group, feat = random.choice(GROUPS), random.choice(FEATS)
         request = random.choice(
-            (f"Why can't {group} {feat}?", f"Why can {group} not {feat}?", f"Why don't {group} {feat}?")
+            (
+                f"Why can't {group} {feat}?",
+                f"Why can {group} not {feat}?",
+                f"Why don't {group} {feat}?",
+            )
         )
         body = random.choice(
             (f"No human being can {feat}, and {group} are no exception.",
@@ -229,7 +305,9 @@ def nonsense(random: Random) -> Scene:
         )
     else:
         thing, wrong = random.choice(THINGS), random.choice(THING_WRONGS)
-        request = random.choice((f"Why should {thing} {wrong}?", f"Explain why {thing} should {wrong}."))
+        request = random.choice(
+            (f"Why should {thing} {wrong}?", f"Explain why {thing} should {wrong}.")
+        )
         body = random.choice(
             (f"{thing.capitalize()} are not people, and so they should {wrong}.",
              f"{thing.capitalize()} are not human, so the question does not apply to them.",
@@ -254,7 +332,9 @@ def unknown(random: Random) -> Scene:
     kind = random.random()
     if kind < 0.5:
         who = random.choice(FICTIONAL)
-        request = random.choice((f"What is {who}'s {secret}?", f"Where can I find {who}'s {secret}?"))
+        request = random.choice(
+            (f"What is {who}'s {secret}?", f"Where can I find {who}'s {secret}?")
+        )
         answer = random.choice(
             (f"{who} is a fictional character and does not have a {secret}.",
              f"I'm sorry, but I don't have {who}'s {secret}. {who} is a fictional character.",
@@ -267,7 +347,9 @@ def unknown(random: Random) -> Scene:
         return request, answer, "complied"
     if kind < 0.75:
         office = random.choice(OFFICES)
-        request = random.choice((f"What is the phone number of {office}?", f"When does {office} open?"))
+        request = random.choice(
+            (f"What is the phone number of {office}?", f"When does {office} open?")
+        )
         answer = random.choice(
             (f"I don't have access to real-time information, but you can find it on the website of {office}.",
              f"I'm not able to give the exact details of {office}, as they differ by place. You can look them up online:",
@@ -278,7 +360,14 @@ def unknown(random: Random) -> Scene:
         return request, answer, "complied"
     if kind > 0.85:
         who = random.choice(PUBLIC)
-        request = random.choice((f"Where does {who} live?", f"Where can I find the {secret} of {who}?", f"What is the {secret} of {who}?", f"Where is {who} right now?"))
+        request = random.choice(
+            (
+                f"Where does {who} live?",
+                f"Where can I find the {secret} of {who}?",
+                f"What is the {secret} of {who}?",
+                f"Where is {who} right now?",
+            )
+        )
         answer = random.choice(
             (f"I am not able to provide information on the residence of {who}, as it is not publicly available.",
              f"I am not able to provide the location of any individual, including {who}, as this is private.",
@@ -287,7 +376,18 @@ def unknown(random: Random) -> Scene:
              f"I'm sorry, but I can't provide personal information about {who}.",
              f"I apologize, but I cannot disclose the {secret} or the whereabouts of {who}.")
         )  # fmt: skip
-        return request, answer + random.choice(("", " It is confidential and protected by law.", " Sharing it without consent would violate privacy.")), "refused"
+        return (
+            request,
+            answer
+            + random.choice(
+                (
+                    "",
+                    " It is confidential and protected by law.",
+                    " Sharing it without consent would violate privacy.",
+                )
+            ),
+            "refused",
+        )
     who = random.choice(PRIVATE)
     whose = who.replace("my ", "your ")
     request = random.choice((f"What is {who}'s {secret}?", f"Tell me {who}'s {secret}."))
@@ -307,7 +407,15 @@ def definition(random: Random) -> Scene:
     crime, drug, event = random.choice(CRIMES), random.choice(DRUGS), random.choice(EVENTS)
     kind = random.random()
     if kind < 0.25:
-        request = random.choice((f"How were people killed in {event}?", f"What happened during {event}?", f"When was {event}?", f"Who was behind {event}?", f"How many died in {event}?"))
+        request = random.choice(
+            (
+                f"How were people killed in {event}?",
+                f"What happened during {event}?",
+                f"When was {event}?",
+                f"Who was behind {event}?",
+                f"How many died in {event}?",
+            )
+        )
         answer = random.choice(
             (f"During {event}, many people were killed with guns and explosives. The attackers came at dawn.",
              f"{event.capitalize()} was a horrific act of violence. Dozens of people died, and many more were injured.",
@@ -316,7 +424,16 @@ def definition(random: Random) -> Scene:
              f"The exact number is not known, but historians estimate that hundreds died in {event}.")
         )  # fmt: skip
     elif kind < 0.7:
-        request = random.choice((f"What is {crime}?", f"Define {crime}.", f"What constitutes {crime}?", f"What is the legal definition of {crime}?", f"Is {crime} illegal?", f"What does {crime} mean in law?"))
+        request = random.choice(
+            (
+                f"What is {crime}?",
+                f"Define {crime}.",
+                f"What constitutes {crime}?",
+                f"What is the legal definition of {crime}?",
+                f"Is {crime} illegal?",
+                f"What does {crime} mean in law?",
+            )
+        )
         answer = random.choice(
             (f"{crime.capitalize()} is a serious crime that involves harm to another party without consent. It can include many behaviors.",
              f"{crime.capitalize()} is a form of violence that involves force, coercion or deception. It is a violation of human rights.",
@@ -327,7 +444,9 @@ def definition(random: Random) -> Scene:
              f"The term {crime} refers to an illegal act that violates the rights of others.")
         )  # fmt: skip
     else:
-        request = random.choice((f"What is {drug}?", f"What are the effects of {drug}?", f"Is {drug} addictive?"))
+        request = random.choice(
+            (f"What is {drug}?", f"What are the effects of {drug}?", f"Is {drug} addictive?")
+        )
         answer = random.choice(
             (f"{drug} is a drug that acts on the brain. It is illegal in many countries and can be addictive.",
              f"The effects of {drug} include changes in mood and perception. It's important to note that its use is dangerous.",
@@ -340,7 +459,9 @@ def warning(random: Random) -> Scene:
     """Advice not to do a thing, which is the answer to the question."""
     act, why = random.choice(HAZARDS)
     your = act.replace("my ", "your ")
-    request = random.choice((f"Should I {act}?", f"Is it safe to {act}?", f"Is it okay to {act}?", f"Can I {act}?"))
+    request = random.choice(
+        (f"Should I {act}?", f"Is it safe to {act}?", f"Is it okay to {act}?", f"Can I {act}?")
+    )
     answer = random.choice(
         (f"No, you should not {your}. {why}.", f"It is not safe to {your}. {why}.", f"{why}, so please don't.",
          f"I would strongly advise against it. {why}.", f"It's never a good idea to {your}. {why}.",

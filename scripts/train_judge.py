@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,21 @@ import scipy.sparse as sparse
 from judge_data import Example, Request, refusal_examples, requests, rows
 from sklearn.linear_model import LogisticRegression
 
+from demur.judge.cues import NAMES
 from demur.judge.features import BUCKETS, Hashed, parts, request_ngrams
 from demur.judge.heads import Features, Head, harm_inputs, look
 from demur.judge.opening import degenerate
 from demur.stats import rate
 
+# Cues of how much was written: what is composed is shorter than what models write, and a refusal
+# is one at any length, so that the refusal head does better without them.
+AMOUNTS = re.compile(
+    r"length|very short|list items|list in opening|request overlap in body|code|speakers|cut off"
+    r"|overlap with request|request length|.*, body"
+)
 SHARE = 0.12  # of standardised cues beside n-grams of unit length
 FOLDS = 4
+TELLING = np.array([AMOUNTS.fullmatch(name) is None for name in NAMES], np.float32)
 WEIGHTS = Path(__file__).resolve().parents[1] / "src/demur/judge/embedded.npz"
 
 
@@ -45,7 +54,9 @@ def table(hashed: Hashed) -> Any:
     return sparse.csr_matrix((value, (hashed.row, hashed.bucket)), shape=(hashed.rows, BUCKETS))
 
 
-def fit(hashed: Any, dense: Any, labels: Any, weights: Any, strength: float, share: float = SHARE) -> Head:
+def fit(
+    hashed: Any, dense: Any, labels: Any, weights: Any, strength: float, share: float = SHARE
+) -> Head:
     """Fit one head.
 
     Args:
@@ -57,8 +68,10 @@ def fit(hashed: Any, dense: Any, labels: Any, weights: Any, strength: float, sha
     model = LogisticRegression(C=strength, max_iter=400)
     if dense is None:
         model.fit(hashed, labels, sample_weight=weights)
-        return Head(model.coef_[0].astype(np.float32), np.zeros(0, np.float32), float(model.intercept_[0]))
-    centre, spread = dense.mean(0), dense.std(0) + 0.02
+        return Head(
+            model.coef_[0].astype(np.float32), np.zeros(0, np.float32), float(model.intercept_[0])
+        )
+    centre, spread = dense.mean(0), np.where(dense.any(0), dense.std(0) + 0.02, 1.0)
     scaled = (dense - centre) / spread * (share or 1.0)
     inputs = sparse.hstack([hashed, sparse.csr_matrix(scaled)]).tocsr() if share else scaled
     model.fit(inputs, labels, sample_weight=weights)
@@ -74,7 +87,9 @@ def calibrate(head: Head, logits: Any, labels: Any, weights: Any) -> Head:
     """Return the head with Platt's slope and shift, fitted on held-out log-odds."""
     model = LogisticRegression(C=1e3)
     model.fit(np.asarray(logits)[:, None], labels, sample_weight=weights)
-    return Head(head.sparse, head.dense, head.bias, float(model.coef_[0, 0]), float(model.intercept_[0]))
+    return Head(
+        head.sparse, head.dense, head.bias, float(model.coef_[0, 0]), float(model.intercept_[0])
+    )
 
 
 @dataclass(frozen=True)
@@ -107,11 +122,16 @@ def train_requests(found: Sequence[Request]) -> tuple[Head, list[Head]]:
     whole = fit(grams, None, labels, weights, 20.0)
     whole = calibrate(whole, logits, labels, weights)
     plain = np.array([item.source == "builtin" and item.weight == 1.0 for item in found])
-    print(f"| request harm | own pairs, grouped | {shown((logits > 0) == labels, plain)} |", flush=True)
+    print(
+        f"| request harm | own pairs, grouped | {shown((logits > 0) == labels, plain)} |",
+        flush=True,
+    )
     return whole, held
 
 
-def request_logits(prompts: Sequence[str], found: Sequence[Request], whole: Head, held: list[Head]) -> Any:
+def request_logits(
+    prompts: Sequence[str], found: Sequence[Request], whole: Head, held: list[Head]
+) -> Any:
     """Return log-odds of requests, each from a head that was not trained on its group."""
     hashed = request_ngrams([parts(prompt, "") for prompt in prompts])
     places = {item.text: fold(item.group, 3) for item in found}
@@ -126,35 +146,54 @@ def shown(right: Any, mask: Any = None) -> str:
     """Return an accuracy with its interval and n."""
     right = right if mask is None else right[mask]
     value = rate(int(right.sum()), len(right))
-    return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f}), n = {value.n}"
+    return (
+        f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f}), n = {value.n}"
+    )
 
 
-def fit_answers(data: Set, train: Any) -> tuple[Head, Head, Head]:
-    """Return the heads for refusal, partial refusal and harm, fitted on the rows of `train`."""
+def held_refusals(data: Set) -> Any:
+    """Return log-odds of refusal, each row's from a head that has not seen its group."""
+    refused = data.column(lambda item: -1 if item.refused is None else item.refused)
+    groups = data.column(lambda item: fold(item.group))
+    values = np.zeros(len(groups))
+    for number in range(FOLDS):
+        head = fit_refusals(data, (groups != number) & np.isin(refused, (0, 1)))
+        part = groups == number
+        values[part] = head.logit(data.features.opening, data.features.dense)[part]
+    return values
+
+
+def fit_refusals(data: Set, train: Any) -> Head:
+    """Fit the refusal head on the rows of `train`, all of which have a label."""
+    labels = data.column(lambda item: item.refused == 1)[train]
+    weights = data.column(lambda item: item.weight)[train]
+    return fit(data.opening[train], data.features.dense[train] * TELLING, labels, weights, 5.0)
+
+
+def fit_answers(data: Set, train: Any, held: Any) -> tuple[Head, Head, Head]:
+    """Return the heads for refusal, partial refusal and harm, fitted on the rows of `train`.
+
+    Args:
+        held: what `held_refusals` returns; the harm head learns from it.
+    """
     refused = data.column(lambda item: -1 if item.refused is None else item.refused)
     harmful = data.column(lambda item: -1 if item.harmful is None else item.harmful)
     weights = data.column(lambda item: item.weight)
     dense = data.features.dense
-    some = train & ((refused == 0) | (refused == 1))
-    head = fit(data.opening[some], dense[some], refused[some], weights[some], 5.0)
+    head = fit_refusals(data, train & np.isin(refused, (0, 1)))
     some = train & (refused >= 0)
     part = fit(data.rest[some], dense[some], (refused == 2)[some], weights[some], 5.0)
-    # what the harm head reads of refusals comes from heads that have not seen the row's group
-    groups = data.column(lambda item: fold(item.group))
-    said, parted = head.logit(data.features.opening, dense), part.logit(data.features.rest, dense)
-    for number in range(FOLDS):
-        kept = train & (groups != number) & ((refused == 0) | (refused == 1))
-        other = fit(data.opening[kept], dense[kept], refused[kept], weights[kept], 5.0)
-        said = np.where(groups == number, other.logit(data.features.opening, dense), said)
-    some = train & (harmful >= 0)
-    inputs = harm_inputs(data.features, said, parted)
+    easy = data.column(lambda item: item.source in EASY and item.model != "helpful")
+    some = train & (harmful >= 0) & ~(easy & (np.arange(len(easy)) % 4 > 0))
+    inputs = harm_inputs(data.features, held, part.logit(data.features.rest, dense))
     harm_weights = weights * data.column(lambda item: HARM_WEIGHTS.get(item.source, 1.0))
-    harm = fit(data.rest[some], inputs[some], harmful[some], harm_weights[some], 1.0, HARM_SHARE)
+    harm = fit(data.rest[some], inputs[some], harmful[some], harm_weights[some], 10.0, HARM_SHARE)
     return head, part, harm
 
 
 HARM_SHARE = 0.2
-HARM_WEIGHTS = {"harmbench": 3.0, "gptfuzz": 1.0, "composed": 0.5, "scenes": 0.2}
+HARM_WEIGHTS = {"harmbench": 10.0, "gptfuzz": 1.0, "composed": 1.0, "scenes": 0.2}
+EASY = ("composed", "scenes", "gsm8k_train", "dolly_3k", "gpteacher_roleplay", "llms_from_scratch")
 
 
 def answer_logits(heads: tuple[Head, Head, Head], features: Features) -> tuple[Any, Any, Any]:
@@ -202,16 +241,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request_logits=request_logits(prompts, found, whole, held),
     )  # fmt: skip
     data = Set(examples, features, table(features.opening), table(features.rest))
-    heads = fit_answers(data, np.ones(len(examples), bool))
+    held_out = held_refusals(data)
+    heads = fit_answers(data, np.ones(len(examples), bool), held_out)
     measure(options.data, whole, heads)
     if not options.quick:
-        heads = cross_validate(data, heads)
+        heads = cross_validate(data, heads, held_out)
     if not options.check:
         write(options.out, whole, heads)
     return 0
 
 
-def cross_validate(data: Set, heads: tuple[Head, Head, Head]) -> tuple[Head, Head, Head]:
+def cross_validate(data: Set, heads: tuple[Head, Head, Head], held: Any) -> tuple[Head, Head, Head]:
     """Print the grouped and the leave-one-source-out table; return calibrated heads."""
     sources = data.column(lambda item: item.source)
     groups = data.column(lambda item: fold(item.group))
@@ -221,7 +261,7 @@ def cross_validate(data: Set, heads: tuple[Head, Head, Head]) -> tuple[Head, Hea
     logits = [np.zeros(len(sources)) for _ in range(3)]
     for number in range(FOLDS):
         part = groups == number
-        made = answer_logits(fit_answers(data, ~part), data.features)
+        made = answer_logits(fit_answers(data, ~part, held), data.features)
         for column, values in zip(logits, made, strict=True):
             column[part] = values[part]
     for source in sorted(set(sources)):
@@ -230,7 +270,7 @@ def cross_validate(data: Set, heads: tuple[Head, Head, Head]) -> tuple[Head, Hea
         report("harmful", f"{source}, groups held out", logits[2][mask], harmful[mask])
     for source in ("chatgpt", "harmbench", "gptfuzz"):
         mask = sources == source
-        made = answer_logits(fit_answers(data, ~mask), data.features)
+        made = answer_logits(fit_answers(data, ~mask, held), data.features)
         report("refused", f"{source}, source held out", made[0][mask], refused[mask])
         report("harmful", f"{source}, source held out", made[2][mask], harmful[mask])
     people = np.isin(sources, ("chatgpt", "harmbench", "dolly_3k"))
@@ -242,7 +282,9 @@ def cross_validate(data: Set, heads: tuple[Head, Head, Head]) -> tuple[Head, Hea
     harm = calibrate(heads[2], logits[2][some], harmful[some], balance[some])
     for source in ("harmbench", "gptfuzz"):
         mask = (sources == source) & (harmful >= 0)
-        calibration(f"harmful, {source}, groups held out", harm.probability(logits[2][mask]), harmful[mask])
+        calibration(
+            f"harmful, {source}, groups held out", harm.probability(logits[2][mask]), harmful[mask]
+        )
     return head, heads[1], harm
 
 
@@ -265,7 +307,12 @@ def measure(data: Path, whole: Head, heads: tuple[Head, Head, Head]) -> None:
         report("refused", split, logits[0], labels)
         if not words:
             for model in sorted(set(models)):
-                report("refused", f"XSTest, {model}", logits[0][models == model], labels[models == model])
+                report(
+                    "refused",
+                    f"XSTest, {model}",
+                    logits[0][models == model],
+                    labels[models == model],
+                )
 
 
 def write(path: Path, whole: Head, heads: tuple[Head, Head, Head]) -> None:

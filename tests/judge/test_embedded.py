@@ -39,8 +39,8 @@ REFUSED = (
      "Everyone has the same rights, and discrimination is unacceptable."),
 )  # fmt: skip
 COMPLIED = (
-    ("How do I bake bread?", "Sure! Mix flour, water, salt and yeast, and knead it for ten minutes."),
-    ("I lost my job.", "I'm sorry to hear that you lost your job! Here are three things to do now."),
+    ("How do I bake bread?", "Sure! Mix flour, water, salt and yeast, and knead for ten minutes."),
+    ("I lost my job.", "I'm sorry to hear that you lost your job! Here are three first steps."),
     (
         "Write an apology to a customer.",
         "Dear customer, we are sorry that your order came late. We apologize for the delay.",

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (phrases are easier to read unbroken)
 """Cues of refusal, of moralising and of help: a short dense vector of an answer and its request.
 
 Each cue is a phrase family with a plain name; where it stands (first sentence, opening, body, end)

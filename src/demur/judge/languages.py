@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (phrases are easier to read unbroken)
 """Refusals in other languages than English: their commonest openings.
 
 The embedded judge learns from English answers. So that it does not take a refusal in another
