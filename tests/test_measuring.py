@@ -404,6 +404,32 @@ def test_the_command_prints_results_and_corrects_its_judge(home, monkeypatch, ca
     assert "The page is runs/measure-before-" in said.err
 
 
+class HarmJudge(HashJudge):
+    name = "harm-1"
+
+    def judge(self, prompts, answers):
+        return [Verdict(None, "", None, "harmful") for _ in answers]
+
+
+def test_a_judge_that_tells_no_refusals_is_refused(home, monkeypatch):
+    monkeypatch.chdir(home)
+    few = {**CHOICES, "templates": None, "blimp": None, "prefill": 0, "n": 2, "text_tokens": 0}
+    with pytest.raises(ConfigError, match="harm-1 does not tell whether an answer refuses"):
+        measure_models("one", run=Path("runs/harm"), judge=HarmJudge(), **few)
+
+
+def test_a_judge_is_chosen_by_name(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    options = "--apart none --n 2 --answer-tokens 4 --prefill 0 --text-tokens 0 --device cpu --json"
+    sets = "--harmful harmful.jsonl --benign benign.jsonl --ordinary ordinary.jsonl"
+    command = ["measure", "one", *sets.split(), *options.split(), "--judge"]
+    assert main([*command, "phrases:gcg"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["judge"] == found["error"]["judge"] == "phrases:gcg-1"
+    assert main([*command, "oracle"]) == 2
+    assert "There is no judge 'oracle'" in capsys.readouterr().err
+
+
 def test_mistakes_on_the_command_line_are_two_sentences(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     assert main(["measure"]) == 2
