@@ -192,6 +192,7 @@ def answer_row(label: str, block: Block, prompt: Any, outcome: Outcome) -> dict[
     verdict = outcome.verdict
     return {
         "model": label,
+        "source": prompt.source if block.attack == "direct" else f"{prompt.source}, {block.attack}",
         "set": prompt.source,
         "kind": block.kind,
         "attack": block.attack,
