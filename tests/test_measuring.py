@@ -200,12 +200,12 @@ def test_the_page_has_all_models_and_hides_harm(measured):
 
 
 def test_the_same_command_again_computes_nothing(home, measured, monkeypatch):
-    import demur.measuring
+    import demur.measuring_stages
 
     def refuse(*arguments):
         raise AssertionError("a model was loaded again")
 
-    monkeypatch.setattr(demur.measuring, "load_entrant", refuse)
+    monkeypatch.setattr(demur.measuring_stages, "load_entrant", refuse)
     again = measure(home, run="runs/whole", system=("template", "none"))
     assert replace(again.standing, created="") == replace(measured.standing, created="")
     assert (home / again.answers).read_bytes() == measured.answers.read_bytes()
@@ -452,11 +452,11 @@ def test_the_package_offers_the_function_by_name():
 
 
 def test_kinds_that_are_missing_come_from_the_built_in_test_split(home, monkeypatch):
-    import demur.measuring
-    from demur.measuring import used_sets
+    import demur.measuring_prompts
+    from demur.measuring_prompts import used_sets
 
     known = builtin_set().prompts[::25]
-    monkeypatch.setattr(demur.measuring, "builtin_splits", lambda: split(known))
+    monkeypatch.setattr(demur.measuring_prompts, "builtin_splits", lambda: split(known))
     said: list[str] = []
     narrator = Narrator()
     monkeypatch.setattr(narrator, "say", said.append)
