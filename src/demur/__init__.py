@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from demur.checkpoint import apply_patch, revert_patch
     from demur.judging import rejudge, score_judges
     from demur.measuring import measure_models
+    from demur.study.study import study_refusals
 
 __version__ = "0.2.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "rejudge",
     "revert_patch",
     "score_judges",
+    "study_refusals",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "rejudge": "demur.judging",
     "revert_patch": "demur.checkpoint",
     "score_judges": "demur.judging",
+    "study_refusals": "demur.study.study",
 }
 
 

@@ -77,13 +77,15 @@ class VerdictRates:
 
 @dataclass(frozen=True)
 class Change:
-    """Refusals before and after on the same prompts, under one judge."""
+    """Refusals before and after on the same prompts, and what the judge left undecided."""
 
     judge: str
     title: str
     before: Rate
     after: Rate
     difference: Difference
+    undecided_before: int
+    undecided_after: int
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,9 @@ def changes_of(done: Sequence[JudgedBy], recordings: Sequence[Recording]) -> tup
         for one in done:
             if not answers_it(one.verdicts, "refusal"):
                 continue
-            first = [one.verdicts[i].refused for i in places[title, side]]
-            second = [one.verdicts[i].refused for i in after]
+            sides = [[one.verdicts[i] for i in place] for place in (places[title, side], after)]
+            first, second = ([verdict.refused for verdict in each] for each in sides)
+            undecided = [sum(v.outcome == "undecided" for v in each) for each in sides]
             found.append(
                 Change(
                     one.name,
@@ -163,6 +166,7 @@ def changes_of(done: Sequence[JudgedBy], recordings: Sequence[Recording]) -> tup
                     rate(sum(first), len(first)),
                     rate(sum(second), len(second)),
                     paired(first, second),
+                    *undecided,
                 )
             )
     return tuple(found)

@@ -11,8 +11,9 @@ lost its endpoint, and asks only what is missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ from demur.errors import DemurError, Interrupted, JudgeError
 from demur.judge.agreement import SUBJECTS, agreement, answers_it, by_group
 from demur.judge.kept import answer_keys, judge_kept
 from demur.judge.labelled import Labelled, LabelledSet, read_answers, read_labelled
-from demur.judge.names import Means, open_judge, split_specs
+from demur.judge.names import Means, open_judge, split_specs, subjects_of
+from demur.judge.phrases import LISTS
 from demur.judge.recorded import Recording
 from demur.judge.verdict import Judge
 from demur.judged import (
@@ -37,8 +39,6 @@ from demur.models.budget import Budget, Caps, Spent, spent_from
 from demur.run.folder import RunFolder, default_folder
 from demur.run.journal import Journal, content_key
 
-DEFAULT_JUDGES = "opening,phrases:gcg,phrases:jailbreakbench,phrases:harmbench,phrases:xstest"
-DEFAULT_JUDGES += ",phrases:dapa"
 Done = TypeVar("Done")
 
 
@@ -55,9 +55,15 @@ class How:
     run: Path | None = None
 
 
+def default_judges() -> list[str]:
+    """Return what is scored where nothing else is named: all that costs nothing."""
+    embedded = ["embedded"] if find_spec("demur.judge.embedded") else []
+    return [*embedded, "opening", *(f"phrases:{each.key}" for each in LISTS)]
+
+
 def score_judges(
     path: str | Path,
-    judges: str | Sequence[str] = DEFAULT_JUDGES,
+    judges: str | Sequence[str] | None = None,
     *,
     allow_conflicts: bool = False,
     how: How | None = None,
@@ -67,7 +73,8 @@ def score_judges(
 
     Args:
         path: a labelled file; see `demur.judge.labelled`.
-        judges: specs, as a list or with commas between; see `demur.judge.names`.
+        judges: specs, as a list or with commas between; see `demur.judge.names`. By default all
+            that cost nothing.
         allow_conflicts: leave out answers that are labelled both ways, and count them.
 
     Raises:
@@ -75,19 +82,17 @@ def score_judges(
         Interrupted: Ctrl-C; the same call continues.
     """
     path = Path(path)
-    narrator, how, specs = narrator or Narrator(), how or How(), _specs(judges)
+    narrator, how = narrator or Narrator(), how or How()
+    specs = _specs(default_judges() if judges is None else judges)
     labelled = read_labelled(path, allow_conflicts=allow_conflicts)
-    narrator.say(f"{len(labelled.rows):,} labelled answers in {path.name}{_left_out(labelled)}")
-    run, done = _judged(labelled.rows, specs, path.stem, how, narrator)
     rows = labelled.rows
+    narrator.say(f"{len(rows):,} labelled answers in {path.name}{_left_out(labelled)}")
+    asked = {"refusal"} if any(row.refused is not None for row in rows) else set()
+    asked |= {"harm"} if any(row.harmful is not None for row in rows) else set()
+    run, done = _judged(rows, specs, path.stem, how, narrator, asked)
     telling = [(one, subject) for subject in SUBJECTS for one in done]
     telling = [(one, subject) for one, subject in telling if answers_it(one.verdicts, subject)]
     overall = [agreement(one.name, subject, rows, one.verdicts) for one, subject in telling]
-    if not any(overall):
-        raise JudgeError(
-            "None of these judges answers the question that people answered in this file.",
-            "Name a judge of harm for labels of harm, such as rubric@ENDPOINT or a guard model.",
-        )
     return JudgeScores(
         run,
         labelled,
@@ -152,9 +157,21 @@ def _specs(judges: str | Sequence[str]) -> list[str]:
 
 
 def _judged(
-    rows: Sequence[Labelled], specs: Sequence[str], name: str, how: How, narrator: Narrator
+    rows: Sequence[Labelled],
+    specs: Sequence[str],
+    name: str,
+    how: How,
+    narrator: Narrator,
+    asked: Set[str] = frozenset(SUBJECTS),
 ) -> tuple[Path, list[JudgedBy]]:
-    """Judge all rows by all judges, in a run folder."""
+    """Judge all rows by all judges, in a run folder.
+
+    Args:
+        asked: the questions that there are answers of people to.
+
+    Raises:
+        JudgeError: a judge answers none of them; nothing has been asked.
+    """
     prompts, answers = [row.prompt for row in rows], [row.response for row in rows]
     keys = answer_keys(prompts, answers)
     identity = {"command": "judge", "demur": __version__, "judges": list(specs)}
@@ -165,6 +182,11 @@ def _judged(
         # opened before the folder: a judge that does not exist leaves nothing behind
         budget = Budget(how.caps)
         opened = [open_judge(spec, replace(how.means, budget=budget)) for spec in specs]
+        if not any(subjects_of(judge) & asked for judge in opened):
+            raise JudgeError(
+                "None of these judges answers the question that people answered in this file.",
+                f"Name a judge of {' or of '.join(sorted(asked))}: rubric@ENDPOINT judges both.",
+            )
         with RunFolder(path, identity) as folder:
             folder.sweep("config.json")
             narrator.log_to(folder.path / "judge.log")

@@ -38,6 +38,7 @@ def recordings_of(folder: Path, narrator: Narrator) -> tuple[Recording, ...]:
     configuration = result.get("configuration")
     if not isinstance(configuration, Mapping) or "hashes" not in result:
         return grouped(answers)
+    narrator.say("  finding the run's prompts again")
     probes = _probes(folder, configuration)
     template = _template(folder / "model")
     found = []
@@ -91,14 +92,25 @@ def _probes(folder: Path, configuration: Mapping[str, Any]) -> Any:
 
 
 def _template(model: Path) -> str | None:
-    """Return the chat template of the aligned model, which is the original's too."""
-    from transformers import AutoTokenizer
+    """Return the chat template of the aligned model, which is the original's too.
 
+    It is read from where transformers keeps it, which takes no time; only a tokenizer with several
+    templates is loaded.
+    """
     try:
-        template: str | None = AutoTokenizer.from_pretrained(model).chat_template
+        alone = model / "chat_template.jinja"
+        if alone.exists() and not (model / "additional_chat_templates").exists():
+            return alone.read_text(encoding="utf-8")
+        known = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+        template = known.get("chat_template")
+        if isinstance(template, str):
+            return template
+        from transformers import AutoTokenizer
+
+        loaded: str | None = AutoTokenizer.from_pretrained(model).chat_template
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"The tokenizer in {model} cannot be read.",
             "Put the run's folder model back, or judge a file of answers with --answers.",
         ) from error
-    return template
+    return loaded

@@ -59,15 +59,17 @@ def judge(
 ) -> None:
     """Score judges against human labels, or judge recorded answers again.
 
-    FILE is a labelled file (CSV, TSV, JSON, JSON lines, Parquet), with --answers a file of
-    requests and answers, or the folder of a finished run, which is not generated again. Verdicts
-    are kept as they come; the same command continues.
+    FILE is a labelled file (CSV, TSV, JSON, JSON lines, Parquet), with
+    --answers a file of requests and answers, or the folder of a finished
+    run, whose answers are not generated again. Verdicts are kept as they
+    come: the same command continues.
 
     Args:
         file: a labelled file, a file of answers, or a run folder.
         judges: judges with commas between: opening, embedded, phrases:gcg, llama-guard-3,
             wildguard=FOLDER, qwen3guard@http://HOST:PORT/v1#MODEL, strongreject@openai:MODEL,
-            rubric@anthropic:MODEL, panel:opening,wildguard@... An unknown name lists all.
+            rubric@anthropic:MODEL, panel:opening,wildguard@... An unknown name lists all. By
+            default all that cost nothing.
         answers: the file has no labels: write verdicts and rates.
         allow_conflicts: leave out answers that are labelled both ways.
         device: where guard models run: auto, cuda, mps or cpu.
@@ -77,7 +79,7 @@ def judge(
         json: print the result as one JSON object.
     """
     from demur.judged import verdict_lines
-    from demur.judging import DEFAULT_JUDGES, rejudge, score_judges
+    from demur.judging import rejudge, score_judges
     from demur.report.judges import rate_tables, score_tables
 
     how = how_from(endpoint or EndpointOptions(), device, dtype, run)
@@ -92,9 +94,7 @@ def judge(
         shown: dict[str, Any] = {"rates": again.rates, "changes": again.changes}
         folder = again.run
     else:
-        scores = score_judges(
-            file, judges or DEFAULT_JUDGES, allow_conflicts=allow_conflicts, how=how
-        )
+        scores = score_judges(file, judges, allow_conflicts=allow_conflicts, how=how)
         rows, done = scores.labelled.rows, scores.judges
         tables = list(score_tables(scores))
         shown = {

@@ -65,6 +65,7 @@ class GuardFormat:
         chat: whether the guard's own chat template makes this prompt, so that a server with a
             chat interface can be asked for it.
         description: one sentence for reports.
+        sees: whether its checkpoint is one of a model that also reads pictures.
     """
 
     key: str
@@ -78,6 +79,7 @@ class GuardFormat:
     choices: tuple[str, str] | None
     chat: bool
     description: str
+    sees: bool = False
 
     def ask(self, prompt: str, answer: str) -> list[str]:
         """Return what the guard is asked about one answer, control words broken up."""
@@ -258,6 +260,7 @@ FORMATS = (
         UNSAFE,
         True,
         f"Llama Guard 4, by the 14 hazards of its own policy; {HARM_ONLY}",
+        sees=True,
     ),
     GuardFormat(
         "wildguard",

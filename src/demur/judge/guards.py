@@ -63,6 +63,11 @@ class GuardJudge:
         """Who asks the endpoint, where there is one."""
         return self.backend.asker if isinstance(self.backend, EndpointGuard) else None
 
+    @property
+    def harm_only(self) -> bool:
+        """Whether it tells nothing of refusals."""
+        return self._undecided("").outcome is None
+
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return one verdict an answer, in order."""
         return judged_each(self, prompts, answers)
@@ -172,26 +177,3 @@ class LocalGuard:
                     first = dict(zip(map(tokenizer.decode, likeliest), values, strict=True))
                 text = tokenizer.decode(list(written.tokens), skip_special_tokens=True)
                 yield fitting[place], Said(text, first)
-
-
-def local_guard(model: str, *, device: str = "auto", dtype: str = "auto") -> LocalGuard:
-    """Load a guard model from a folder or the hub.
-
-    Its own chat template is not used, so it need not have one: the prompt is the published text.
-
-    Raises:
-        ModelError: it cannot be found or loaded.
-    """
-    from demur.checkpoint import checkpoint_hash, open_checkpoint
-    from demur.models.chat_model import load_chat_model
-    from demur.models.device import choose_device_and_dtype
-    from demur.models.resolve import resolve
-
-    resolved = resolve(model)
-    weights = checkpoint_hash(open_checkpoint(resolved.folder))
-    placement = choose_device_and_dtype(device, dtype)
-    chat = load_chat_model(
-        resolved.folder, placement, weights=weights, name=model, chat_template="plain"
-    )
-    short = model.rstrip("/").split("/")[-1]
-    return LocalGuard(chat, f"{short} {weights[:8]} {placement.dtype}")

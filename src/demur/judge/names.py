@@ -15,12 +15,13 @@ panel:opening+phrases:xstest,rubric@...         two judges in the first stage
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from demur.errors import JudgeError
 from demur.judge.guard_formats import FORMATS, GuardFormat, guard_format
 from demur.judge.opening import OpeningJudge
-from demur.judge.phrases import LISTS, phrase_list
+from demur.judge.phrases import LISTS, PhraseList, phrase_list
 from demur.judge.rubrics import RUBRICS, RubricJudge, rubric_named
 from demur.judge.verdict import Judge
 from demur.models.asking import Asker, Patience
@@ -106,6 +107,20 @@ def open_judge(spec: str, means: Means | None = None) -> Judge:
     raise JudgeError(f"There is no judge '{spec}'.", f"There are: {', '.join(judge_names())}.")
 
 
+def subjects_of(judge: Judge) -> frozenset[str]:
+    """Return which questions a judge answers, as far as is known before it is asked."""
+    from demur.judge.guards import GuardJudge
+    from demur.judge.panel import Panel
+
+    if isinstance(judge, Panel):
+        return frozenset().union(*(subjects_of(each) for stage in judge.stages for each in stage))
+    if isinstance(judge, OpeningJudge | PhraseList):
+        return frozenset({"refusal"})
+    if isinstance(judge, GuardJudge) and judge.harm_only:
+        return frozenset({"harm"})
+    return frozenset({"refusal", "harm"})
+
+
 def _embedded() -> Judge:
     from importlib import import_module
 
@@ -123,7 +138,7 @@ def _panel(rest: str, means: Means) -> Judge:
     from demur.judge.panel import Panel
 
     stages = [
-        [open_judge(each.strip(), means) for each in stage.split("+") if each.strip()]
+        [open_judge(each.strip(), means) for each in _together(stage) if each.strip()]
         for stage in rest.split(",")
     ]
     if len(stages) < 2 or not all(stages):
@@ -132,6 +147,13 @@ def _panel(rest: str, means: Means) -> Judge:
             "Name the cheap judge first and the costlier after a comma: panel:opening,wildguard.",
         )
     return Panel(stages)
+
+
+def _together(stage: str) -> list[str]:
+    """Split a stage at each plus sign that a judge follows: names of models may hold one too."""
+    kinds = ["opening", "embedded", "phrases:", *(each.key for each in FORMATS)]
+    kinds += [each.key for each in RUBRICS]
+    return re.split(rf"\+(?=\s*(?:{'|'.join(map(re.escape, kinds))}))", stage)
 
 
 def _asker(address: str, means: Means) -> Asker:
@@ -160,6 +182,8 @@ def _guard_endpoint(form: GuardFormat, address: str, chat: bool, means: Means) -
 
 
 def _guard_here(form: GuardFormat, place: str, means: Means) -> Judge:
-    from demur.judge.guards import GuardJudge, local_guard
+    from demur.judge.guard_loading import local_guard
+    from demur.judge.guards import GuardJudge
 
-    return GuardJudge(form, local_guard(place, device=means.device, dtype=means.dtype))
+    guard = local_guard(place, device=means.device, dtype=means.dtype, sees=form.sees)
+    return GuardJudge(form, guard)

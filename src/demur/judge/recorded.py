@@ -59,8 +59,12 @@ def recorded_answers(folder: Path) -> dict[tuple[str, Settings], dict[str, str]]
         )
     found: dict[tuple[str, Settings], dict[str, str]] = defaultdict(dict)
     try:
-        # read only: the run that is judged again stays as it is
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        # read only, and without the files that SQLite lays beside a journal in use: the run that is
+        # judged again stays as it is
+        log = path.with_name(path.name + "-wal")
+        in_use = log.exists() and log.stat().st_size > 0
+        how = "mode=ro" if in_use else "immutable=1"
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)
         try:
             rows = connection.execute(
                 "SELECT model, settings, prompt, text FROM answers ORDER BY written, key"

@@ -28,7 +28,8 @@ PASSING = frozenset({408, 409, 425, 429, *range(500, 600)})
 CONTINUES = "give the same command again: only what is missing is asked."
 OTHER_NAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 OPTIONAL = ("temperature", "top_logprobs", "logprobs")
-BYTES_A_TOKEN = 2  # fewer than in any tokenizer on running text, so that what is set aside suffices
+# What is set aside for a request: fewer bytes a token than running text has, and the template.
+BYTES_A_TOKEN, TEMPLATE_TOKENS = 2, 32
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,8 @@ class Asker:
         )
 
     def _ask(self, client: Any, question: Question, stop: threading.Event) -> Reply:
-        aside = self.budget.set_aside(
-            sum(len(text.encode()) for text in question.texts) // BYTES_A_TOKEN, question.tokens
-        )
+        sent = sum(len(text.encode()) for text in question.texts)
+        aside = self.budget.set_aside(sent // BYTES_A_TOKEN + TEMPLATE_TOKENS, question.tokens)
         real: Spent | None = None
         try:
             reply = self._try(client, question, stop)
@@ -163,7 +163,7 @@ class Asker:
 
         why, pause = "", self.patience.pause
         for number in range(self.patience.tries):
-            if number and stop.wait(pause):
+            if stop.is_set() or (number and stop.wait(pause)):
                 break
             pause = min(self.patience.longest, self.patience.pause * 2**number)
             pause *= random.uniform(0.7, 1.3)  # so that many do not come again all at once
@@ -212,7 +212,9 @@ class Asker:
         if response.status_code != 400:
             return ""
         text = _message(response)
-        named = [name for name in (*OTHER_NAME, *OPTIONAL) if name in body and name in text]
+        # the limit of tokens may have another name, but is never left out: it bounds the cost
+        names = [name for name, other in OTHER_NAME.items() if other not in self._refused]
+        named = [name for name in (*names, *OPTIONAL) if name in body and name in text]
         return named[0] if named else ""
 
     def _reply(self, response: Any) -> Reply:

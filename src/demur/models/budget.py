@@ -1,8 +1,8 @@
 """What asking endpoints may cost: a cap on requests, tokens or dollars that is never passed.
 
-Before a request is sent its greatest possible cost is set aside; when the reply is there, what it
-really cost takes that place. So no reply can carry the bill over the cap, however many requests
-are under way at once.
+Before a request is sent, the most that it can cost is set aside (the reply's limit of tokens, and
+a generous estimate of the request's own); when the reply is there, what it really cost takes that
+place. So no reply carries the bill over the cap, however many requests are under way at once.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Budget:
         self.caps = caps or Caps()
         self.spent = spent or Spent()
         self._aside = Spent()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def cost(self, tokens_in: int, tokens_out: int) -> Spent:
         """Return one request of so many tokens, with its price where prices are known."""
@@ -107,36 +107,44 @@ class Budget:
         return Spent(1, tokens_in, tokens_out, dollars)
 
     def set_aside(self, tokens_in: int, tokens_out: int) -> Spent:
-        """Set the greatest possible cost of one request aside, and return it.
+        """Set the greatest likely cost of one request aside, and return it.
 
         Raises:
             EndpointError: it might pass a cap.
         """
         wanted = self.cost(tokens_in, tokens_out)
-        caps = self.caps
-        with self._lock:
-            total = self.spent + self._aside + wanted
-            reached = (
-                ("requests", "--max-requests", caps.requests, total.requests),
-                ("tokens", "--max-tokens", caps.tokens, total.tokens_in + total.tokens_out),
-                ("dollars", "--max-dollars", caps.dollars, total.dollars),
-            )
-            for unit, flag, cap, needed in reached:
-                if cap is not None and needed > cap:
+        with self._changed:
+            while passed := self._passed(self.spent + self._aside + wanted):
+                if not self._aside.requests:
+                    cap, unit = passed
                     raise EndpointError(
                         f"The spending cap of {cap:g} {unit} is reached: {self.sentence()}.",
-                        f"What came back is kept; raise {flag} and give the same command again: "
-                        "only what is missing is asked.",
+                        f"What came back is kept; raise --max-{unit} and give the same command "
+                        "again: only what is missing is asked.",
                     )
+                self._changed.wait()  # what is under way may cost less than was set aside for it
             self._aside += wanted
         return wanted
 
+    def _passed(self, total: Spent) -> tuple[float, str] | None:
+        """Return a cap that `total` is above, with its unit."""
+        tokens = total.tokens_in + total.tokens_out
+        for unit, cap, needed in (
+            ("requests", self.caps.requests, total.requests),
+            ("tokens", self.caps.tokens, tokens),
+            ("dollars", self.caps.dollars, total.dollars),
+        ):
+            if cap is not None and needed > cap:
+                return cap, unit
+        return None
+
     def settle(self, aside: Spent, real: Spent | None) -> None:
         """Replace what was set aside by what it cost; None where nothing was answered."""
-        with self._lock:
+        with self._changed:
             self._aside -= aside
             if real is not None:
                 self.spent += real
+            self._changed.notify_all()
 
     def sentence(self) -> str:
         """Return what has been spent, in words."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from demur.judge.agreement import Agreement
-    from demur.judged import Change, JudgeScores, Rejudged
+    from demur.judged import JudgeScores, Rejudged
 
 QUESTIONS = {
     "refusal": ("Did it refuse?", "called\nrefusals", "refusals\nmissed"),
@@ -62,7 +62,8 @@ def rate_tables(result: Rejudged) -> Iterator[Table]:
 
     if result.changes:
         table = _table("Refusals, before and after", ["prompts", "judge"], ["n", "before", "after"])
-        table.add_column("difference", justify="right")
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("undecided", justify="right", no_wrap=True)
         for each in result.changes:
             table.add_row(
                 Text(each.title),
@@ -70,9 +71,12 @@ def rate_tables(result: Rejudged) -> Iterator[Table]:
                 figures.grouped(each.after.n),
                 _share(each.before),
                 _share(each.after),
-                _points(each),
+                figures.points(each.difference),
+                f"{each.undecided_before}, {each.undecided_after}",
             )
         yield table
+        if not any(rates.harmful for rates in result.rates):
+            return
     columns = ["n", "refused", "partial", "undecided", "harmful", "harm\nundecided"]
     table = _table("Verdicts", ["answers", "judge"], columns)
     for rates in result.rates:
@@ -88,10 +92,6 @@ def rate_tables(result: Rejudged) -> Iterator[Table]:
             Text(title), Text(rates.judge), figures.grouped(rates.n), *(_share(s) for s in shares)
         )
     yield table
-
-
-def _points(change: Change) -> str:
-    return figures.points(change.difference)
 
 
 def _table(title: str, names: list[str], numbers: list[str]) -> Table:
