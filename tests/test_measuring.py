@@ -200,12 +200,12 @@ def test_the_page_has_all_models_and_hides_harm(measured):
 
 
 def test_the_same_command_again_computes_nothing(home, measured, monkeypatch):
-    import demur.measuring
+    import demur.measuring_stages
 
     def refuse(*arguments):
         raise AssertionError("a model was loaded again")
 
-    monkeypatch.setattr(demur.measuring, "load_entrant", refuse)
+    monkeypatch.setattr(demur.measuring_stages, "load_entrant", refuse)
     again = measure(home, run="runs/whole", system=("template", "none"))
     assert replace(again.standing, created="") == replace(measured.standing, created="")
     assert (home / again.answers).read_bytes() == measured.answers.read_bytes()
@@ -404,6 +404,32 @@ def test_the_command_prints_results_and_corrects_its_judge(home, monkeypatch, ca
     assert "The page is runs/measure-before-" in said.err
 
 
+class HarmJudge(HashJudge):
+    name = "harm-1"
+
+    def judge(self, prompts, answers):
+        return [Verdict(None, "", None, "harmful") for _ in answers]
+
+
+def test_a_judge_that_tells_no_refusals_is_refused(home, monkeypatch):
+    monkeypatch.chdir(home)
+    few = {**CHOICES, "templates": None, "blimp": None, "prefill": 0, "n": 2, "text_tokens": 0}
+    with pytest.raises(ConfigError, match="harm-1 does not tell whether an answer refuses"):
+        measure_models("one", run=Path("runs/harm"), judge=HarmJudge(), **few)
+
+
+def test_a_judge_is_chosen_by_name(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    options = "--apart none --n 2 --answer-tokens 4 --prefill 0 --text-tokens 0 --device cpu --json"
+    sets = "--harmful harmful.jsonl --benign benign.jsonl --ordinary ordinary.jsonl"
+    command = ["measure", "one", *sets.split(), *options.split(), "--judge"]
+    assert main([*command, "phrases:gcg"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["judge"] == found["error"]["judge"] == "phrases:gcg-1"
+    assert main([*command, "oracle"]) == 2
+    assert "There is no judge 'oracle'" in capsys.readouterr().err
+
+
 def test_mistakes_on_the_command_line_are_two_sentences(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     assert main(["measure"]) == 2
@@ -426,11 +452,11 @@ def test_the_package_offers_the_function_by_name():
 
 
 def test_kinds_that_are_missing_come_from_the_built_in_test_split(home, monkeypatch):
-    import demur.measuring
-    from demur.measuring import used_sets
+    import demur.measuring_prompts
+    from demur.measuring_prompts import used_sets
 
     known = builtin_set().prompts[::25]
-    monkeypatch.setattr(demur.measuring, "builtin_splits", lambda: split(known))
+    monkeypatch.setattr(demur.measuring_prompts, "builtin_splits", lambda: split(known))
     said: list[str] = []
     narrator = Narrator()
     monkeypatch.setattr(narrator, "say", said.append)

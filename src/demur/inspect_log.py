@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from demur.entrants import Entrant
     from demur.measure.asking import Block, Outcome
     from demur.measure.standing import Cell, Standing
-    from demur.measuring import Work
+    from demur.measuring_stages import Work
 
 REMEDY = "Install it: pip install 'demur[inspect]'; or leave --inspect out."
 SCORER = "demur"

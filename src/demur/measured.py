@@ -23,7 +23,8 @@ from demur.measure.settings import SEQUENCES, MeasureConfig
 from demur.measure.standing import ModelFigures, SetFacts, Standing
 from demur.measure.tally import make_rows, make_samples
 from demur.measure.utility import perplexity, perplexity_ratio
-from demur.measuring import Found, Measured, Work
+from demur.measuring import Measured
+from demur.measuring_stages import Found, Work
 from demur.prompts.pool import on_both_sides
 from demur.provenance import versions
 from demur.report import files, leaderboard
@@ -192,6 +193,7 @@ def answer_row(label: str, block: Block, prompt: Any, outcome: Outcome) -> dict[
     verdict = outcome.verdict
     return {
         "model": label,
+        "source": prompt.source if block.attack == "direct" else f"{prompt.source}, {block.attack}",
         "set": prompt.source,
         "kind": block.kind,
         "attack": block.attack,

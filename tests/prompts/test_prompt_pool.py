@@ -60,6 +60,15 @@ def test_a_sample_is_no_larger_than_asked_and_the_same_each_time():
     assert first == again
 
 
+def test_what_training_saw_is_replaced_by_others_of_the_set():
+    texts = [f"{i * 7919} {TEXTS[i % 4][: 20 + i]} {'xyz'[i % 3] * 5}{i}" for i in range(40)]
+    trained = [Prompt(text, "harmful") for text in texts[:30]]
+    (used,) = use_sets([a_set("one", "harmful", *texts)], trained, 5)
+    assert len(used.prompts) == 5
+    assert {prompt.text for prompt in used.prompts} <= set(texts[30:])
+    assert 0 < used.trained <= 35
+
+
 def test_a_set_that_is_all_training_is_refused():
     with pytest.raises(PromptError, match=r"Every prompt of one nearly repeats.*--apart none"):
         use_sets([a_set("one", "harmful", TEXTS[0])], [Prompt(TEXTS[0], "harmful")], 10)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from demur.prompts.named import SourcedSet
 from demur.prompts.split import limit
 from demur.prompts.types import Kind, Prompt, Splits
 
+SPARE = 2  # prompts drawn for each that is needed
 CHOICES = (
     "pairs",
     "harmful",
@@ -41,7 +42,8 @@ class UsedSet:
     Attributes:
         source: the set it was taken from.
         prompts: those that are asked, in order.
-        trained: prompts left out because they nearly repeat one that training saw.
+        trained: of the prompts that were drawn, those left out because they nearly repeat one
+            that training saw; others were drawn in their place.
         shared: for each prompt, the key of the earlier set that nearly repeats it, or "".
     """
 
@@ -120,7 +122,8 @@ def use_sets(
     """
     used: list[UsedSet] = []
     earlier: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-    for each, kept in zip(sets, apart_from(sets, trained), strict=True):
+    for each in sets:
+        drawn, kept = _drawn(each, trained, most, seed)
         if not kept:
             raise PromptError(
                 f"Every prompt of {each.title} nearly repeats one that training saw.",
@@ -129,9 +132,28 @@ def use_sets(
         chosen = limit(kept, most, seed) or tuple(kept[:most])
         before = earlier[each.kind == "harmful"]
         shared = _shared([prompt.text for prompt in chosen], before)
-        used.append(UsedSet(each, chosen, len(each.prompts) - len(kept), shared))
+        used.append(UsedSet(each, chosen, drawn - len(kept), shared))
         before += [(prompt.text, each.key) for prompt in chosen]
     return tuple(used)
+
+
+def _drawn(
+    each: SourcedSet, trained: Sequence[Prompt], most: int, seed: int
+) -> tuple[int, list[Prompt]]:
+    """Draw prompts, more than are needed, until enough are apart from training.
+
+    Comparing tens of thousands of prompts for the sake of two hundred would take minutes.
+
+    Returns:
+        How many were drawn, and those of them that are apart.
+    """
+    wanted = SPARE * most
+    while True:
+        drawn = limit(each.prompts, wanted, seed)
+        (kept,) = apart_from([replace(each, prompts=drawn)], trained)
+        if len(kept) >= most or len(drawn) == len(each.prompts):
+            return len(drawn), kept
+        wanted *= 4
 
 
 def _shared(texts: Sequence[str], before: Sequence[tuple[str, str]]) -> tuple[str, ...]:
