@@ -119,6 +119,7 @@ def conclusion(tests: Sequence[PremiseTest]) -> tuple[str, ...]:
             f"{LEAST} refusals each, of which security is known.",
         )
     said = [_sentence(test) for test in made if test.reading != "control"]
+    said += _untested(tests)
     said += [_sentence(test) for test in made if test.reading == "control"]
     n = max(test.correlation.n for test in made)
     least, power = made[0].correlation.significant_from, made[0].correlation.detectable
@@ -139,6 +140,18 @@ def conclusion(tests: Sequence[PremiseTest]) -> tuple[str, ...]:
         else "One test was made."
     )
     return tuple(said)
+
+
+def _untested(tests: Sequence[PremiseTest]) -> list[str]:
+    """Return what could not be put to these sources, and why."""
+    return [
+        f"That {test.first} goes with {test.second} ({test.reading} reading) could not be tested: "
+        f"{test.correlation.n} of the sources with both figures, where three that differ are needed."
+        for test in tests
+        if math.isnan(test.correlation.rho)
+        and (test.reading, test.scope) == ("opposite", "all sources")
+        and test.first == OPENINGS
+    ]
 
 
 def _sentence(test: PremiseTest) -> str:
