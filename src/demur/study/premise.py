@@ -145,8 +145,8 @@ def conclusion(tests: Sequence[PremiseTest]) -> tuple[str, ...]:
 def _untested(tests: Sequence[PremiseTest]) -> list[str]:
     """Return what could not be put to these sources, and why."""
     return [
-        f"That {test.first} goes with {test.second} ({test.reading} reading) could not be tested: "
-        f"{test.correlation.n} of the sources with both figures, where three that differ are needed."
+        f"The {test.reading} reading, {test.first} and {test.second}, could not be tested: it "
+        f"needs three sources that differ, and {test.correlation.n} here have both figures."
         for test in tests
         if math.isnan(test.correlation.rho)
         and (test.reading, test.scope) == ("opposite", "all sources")
@@ -169,6 +169,7 @@ def _sentence(test: PremiseTest) -> str:
     else:
         verdict = "not significant"
     sign = "" if agrees is None else ("; it is so" if agrees else "; it is not so")
+    sign = "; there is none" if sign and abs(found.rho) < 0.005 else sign
     return (
         f"{test.first.capitalize()} and {test.second} ({test.scope}, n = {found.n}): rho = "
         f"{found.rho:+.2f} ({found.low:+.2f} to {found.high:+.2f}), p = {found.p_value:.3f}, "
