@@ -286,6 +286,18 @@ def test_show(finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["hashes"] == printed["hashes"]
 
 
+def test_a_finished_run_is_judged_again(place: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    run, printed = finished
+    done = demur(place, "judge", str(run), "--judges", "opening,phrases:gcg", "--json")
+    assert done.returncode == 0, done.stderr
+    changes = json.loads(done.stdout)["changes"]
+    again = {each["title"]: each for each in changes if each["judge"] == "opening-3"}
+    for each in printed["scorecard"]["comparisons"]:
+        for side in ("before", "after", "difference"):
+            assert again[each["title"]][side] == each[side]
+    assert len(changes) == 2 * len(again)
+
+
 def test_a_run_that_is_terminated_can_go_on(place: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "demur", "align", "tiny", *OPTIONS, "--epochs", "400"],

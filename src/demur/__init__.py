@@ -13,15 +13,30 @@ from demur.errors import DemurError
 if TYPE_CHECKING:
     from demur.align import align
     from demur.checkpoint import apply_patch, revert_patch
+    from demur.judging import rejudge, score_judges
+    from demur.measuring import measure_models
     from demur.study.study import study_refusals
 
 __version__ = "0.2.0"
-__all__ = ["DemurError", "__version__", "align", "apply_patch", "revert_patch", "study_refusals"]
+__all__ = [
+    "DemurError",
+    "__version__",
+    "align",
+    "apply_patch",
+    "measure_models",
+    "rejudge",
+    "revert_patch",
+    "score_judges",
+    "study_refusals",
+]
 
 _HOMES = {
     "align": "demur.align",
     "apply_patch": "demur.checkpoint",
+    "measure_models": "demur.measuring",
+    "rejudge": "demur.judging",
     "revert_patch": "demur.checkpoint",
+    "score_judges": "demur.judging",
     "study_refusals": "demur.study.study",
 }
 

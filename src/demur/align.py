@@ -206,7 +206,9 @@ def lessons_of(context: Context, chat: ChatModel, splits: Splits) -> list[Any]:
     benign = [*twins, *ordinary]
     refusing = refusing_lessons(chat, harmful, config.refusal)
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
-        keeping = own_answers(chat, benign, context.folder.journal, config.own_tokens, advance)
+        keeping = own_answers(
+            chat, benign, context.folder.journal, config.own_tokens, advance, judge=context.judge
+        )
     kept, refused = sorted_by_verdict(chat, benign, keeping, context.judge)
     with context.narrator.progress("answers where it refused", len(refused)) as advance:
         helping = own_answers(

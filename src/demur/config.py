@@ -120,9 +120,9 @@ class AlignConfig:
     checkpoints: Annotated[int, TRAINING] = 3
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
     validation_pairs: Annotated[int, MEASURING] = 80
-    test_pairs: Annotated[int, MEASURING] = 200
-    test_ordinary: Annotated[int, MEASURING] = 120
-    prefill: Annotated[int, MEASURING] = 60
+    test_pairs: Annotated[int, MEASURING] = 160
+    test_ordinary: Annotated[int, MEASURING] = 100
+    prefill: Annotated[int, MEASURING] = 50
     answer_tokens: Annotated[int, MEASURING] = 16
     text: Annotated[str | None, MEASURING] = None
     text_tokens: Annotated[int, MEASURING] = 6144

@@ -39,6 +39,14 @@ class PromptError(DemurError):
     """A set of prompts cannot be found, read or understood."""
 
 
+class EndpointError(DemurError):
+    """A model behind an endpoint cannot be asked, or may not be asked any more."""
+
+
+class JudgeError(DemurError):
+    """There is no such judge, or what it is to be scored against cannot be used."""
+
+
 class RunError(DemurError):
     """A run folder is in use, belongs to another configuration, or has no room on disk."""
 

@@ -12,6 +12,7 @@ from tests.tiny import CHAT_TEMPLATE
 from demur.distill import lessons as room
 from demur.distill.lessons import (
     CANDIDATES,
+    SETTLED_BY,
     TEXT_TOKENS,
     WHOLE_EVERY,
     Lesson,
@@ -25,8 +26,9 @@ from demur.distill.lessons import (
 )
 from demur.errors import TrainingError
 from demur.judge import OpeningJudge
+from demur.judge.verdict import Verdict
 from demur.models.chat_model import TEMPLATES
-from demur.models.generation import Decoding, answer
+from demur.models.generation import SETTLED_EVERY, Decoding, answer
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal
 
@@ -165,7 +167,8 @@ def test_one_lesson_of_several_stays_whole(refuse, keep):
     assert [one.answer for one in whole] == answers
     assert len(cut) == len(whole)
     for number, (one, before) in enumerate(zip(cut, whole, strict=True)):
-        if number % WHOLE_EVERY == 0:
+        settled = len(before.answer) <= SETTLED_BY
+        if not settled if before.kind == "keep" else number % WHOLE_EVERY == 0:
             assert one is before
             continue
         length = refuse if before.kind == "refuse" else keep
@@ -175,8 +178,32 @@ def test_one_lesson_of_several_stays_whole(refuse, keep):
             assert torch.equal(one.log_probabilities, before.log_probabilities[:length])
             assert torch.equal(one.candidates, before.candidates[:length])
     assert mostly_openings(whole)[1].answer == whole[1].answer[:1]
-    assert mostly_openings(whole)[6].answer == whole[6].answer[:1]
+    assert mostly_openings(whole)[2].answer == whole[2].answer[:1]
+    assert mostly_openings(whole)[6].answer == whole[6].answer  # seven tokens: never settled
     assert mostly_openings([]) == []
+
+
+def test_own_answers_end_when_it_is_settled_that_they_answer(tmp_path):
+    chat = student()
+    journal = Journal(tmp_path / "journal.sqlite")
+    asked: list[str] = []
+
+    class Judging:
+        name, description, quick = "judging-1", "for this test", True
+
+        def judge(self, prompts, answers):
+            asked.extend(answers)
+            return [Verdict("refused") for _ in answers]
+
+    prompts = [Prompt(f"request {number}", "ordinary") for number in range(WHOLE_EVERY + 2)]
+    silent = own_answers(chat, prompts, journal, 9, lambda count: None)
+    judged = own_answers(chat, prompts, journal, 9, lambda count: None, judge=Judging())
+    for index, (one, whole) in enumerate(zip(judged, silent, strict=True)):
+        cut = len(whole.answer) > SETTLED_EVERY and index % WHOLE_EVERY != 0
+        assert one.answer == (whole.answer[:SETTLED_EVERY] if cut else whole.answer)
+        assert len(one.log_probabilities) == len(one.answer)
+    assert asked
+    journal.close()
 
 
 def test_text_lessons_are_what_the_student_writes_of_itself(tmp_path):

@@ -14,7 +14,8 @@ from tests.models.architectures import tiny
 
 from demur.distill.lessons import Lesson
 from demur.distill.trainer import TEXT_WEIGHT, Collator, RefusalTrainer, shared_prefix
-from demur.models.generation import common_prefix, write_freely
+from demur.models.forward import common_prefix
+from demur.models.generation import write_freely
 
 REFUSAL = made_lessons(tiny("llama"), 2)[1].answer[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,14 @@ from demur.errors import ModelError
 from demur.models import generation
 from demur.models.chat_model import ChatModel
 from demur.models.device import Placement
-from demur.models.generation import (
-    Decoding,
+from demur.models.forward import (
     accepted,
-    answer,
     can_share_prefix,
     common_prefix,
-    decode_all,
     last_positions,
-    plan,
     shared_cache,
-    write_freely,
 )
+from demur.models.generation import SETTLED_EVERY, Decoding, answer, decode_all, plan, write_freely
 from demur.run.journal import Journal
 
 TOKENS = 10
@@ -83,6 +80,26 @@ def test_decoding_equals_plain_generation(name):
     for written in found.values():
         assert written.finished == (written.tokens[-1] in stops)
     assert len({len(tokens) for tokens in expected}) > 1  # some rows did leave early
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_settled_row_ends_and_leaves_the_others_as_they_are(name):
+    model, rows = tiny(name), requests()
+    chat = chat_model(model, frozenset())
+    told: list[tuple[int, int]] = []
+
+    def settled(index: int, new: Sequence[int]) -> bool:
+        told.append((index, len(new)))
+        return index % 2 == 0 and len(new) >= 2 * SETTLED_EVERY
+
+    found = dict(
+        pair for batch in decode_all(chat, rows, TOKENS, rows=3, settled=settled) for pair in batch
+    )
+    for index, row in enumerate(rows):
+        whole = plainly(model, row, TOKENS, [])
+        assert found[index].tokens == (whole[: 2 * SETTLED_EVERY] if index % 2 == 0 else whole)
+        assert not found[index].finished
+    assert {count % SETTLED_EVERY for _, count in told} == {0}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -231,6 +248,18 @@ def test_other_settings_are_other_answers(tmp_path):
     row = chat.encode(PROMPTS[0], "Sure")
     assert row[: len(chat.encode(PROMPTS[0]))] == chat.encode(PROMPTS[0])
     assert opened.tokens == plainly(chat.model, row, 3, [2])
+
+
+def test_answers_end_when_their_verdict_is_settled(tmp_path):
+    chat, journal = chat_model(tiny("llama")), Journal(tmp_path / "journal.sqlite")
+    whole = answer(chat, PROMPTS, journal, Decoding(9))
+    until = Decoding(9, until="judge-1")
+    cut = answer(chat, PROMPTS, journal, until, settled=lambda prompt, text: prompt in PROMPTS[1:])
+    assert cut[0].text == whole[0].text
+    for one, all_of_it in zip(cut[1:], whole[1:], strict=True):
+        assert one.tokens == all_of_it.tokens[:SETTLED_EVERY]
+        assert one.key != all_of_it.key
+    assert answer(chat, PROMPTS, journal, until) == cut  # known
 
 
 def test_a_batch_half_known_is_completed(tmp_path):

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
-from demur.cli import align, study
+from demur.cli import align, judge, measure, study
 from demur.cli.app import app, print_json
 from demur.errors import DemurError, Interrupted, RunError
 from demur.quiet import hush
 
-__all__ = ["align", "app", "main", "study"]
+__all__ = ["align", "app", "judge", "main", "measure", "study"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

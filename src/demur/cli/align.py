@@ -161,13 +161,22 @@ def show(run: Path, *, json: Json = False) -> None:
 
 
 @app.command
-def prompts(*, export: Path | None = None, json: Json = False) -> None:
+def prompts(*, export: Path | None = None, sets: bool = False, json: Json = False) -> None:
     """Count the built-in prompts by hazard, contrast and split, or write them to a file.
 
     Args:
+        sets: list the public prompt sets that `demur measure --sets` knows by name.
         export: write all prompts, with the split of each, to this file as JSON lines.
         json: print the counts as one JSON object.
     """
+    if sets:
+        from demur.prompts.catalogue import listing, listing_table
+
+        if json:
+            print_json(listing())
+        else:
+            stdout().print(listing_table())
+        return
     from demur.prompts.choose import gather
     from demur.prompts.listing import count, json_lines, tables
     from demur.report.files import write_text

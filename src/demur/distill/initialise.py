@@ -14,14 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from demur.models.generation import (
-    Batch,
-    accepted,
-    common_prefix,
-    last_positions,
-    plan,
-    shared_cache,
-)
+from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
+from demur.models.generation import Batch, plan
 
 RIDGES = (0.1, 0.5, 2.0)
 ROWS = 64

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from demur.console import Advance
 from demur.errors import TrainingError
+from demur.judge.settled import settled
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel, context_length
 from demur.models.generation import Written, decode_all, write_freely
@@ -31,6 +32,8 @@ from demur.run.journal import Journal, content_key
 
 CANDIDATES = 64
 WHOLE_EVERY = 8
+SETTLED_BY = 4  # tokens within which most own answers are known to be no refusals
+WORDS = 2  # of such an answer: the first of them is then complete
 TEXT_TOKENS = 40
 HELPFUL = "Here is"
 
@@ -135,15 +138,20 @@ def own_answers(
     advance: Advance,
     *,
     opening: str = "",
+    judge: Judge | None = None,
 ) -> list[Lesson]:
     """Return one lesson a benign prompt: the student's own answer, and its distributions.
 
     Args:
+        judge: ends all answers but each `WHOLE_EVERY`-th once it is settled that they are none
+            of refusals.
         opening: words put into the student's mouth; the lessons are then of the kind `answer` and
             begin with them.
     """
+    name = judge.name if judge else ""
     keys = [
-        content_key(chat.identity, prompt.text, tokens, CANDIDATES, opening) for prompt in prompts
+        content_key(chat.identity, prompt.text, tokens, CANDIDATES, opening, name)
+        for prompt in prompts
     ]
     known = journal.arrays(keys)
     advance(sum(key in known for key in keys))
@@ -151,7 +159,15 @@ def own_answers(
     requests = [chat.encode(prompt.text, opening) for prompt in prompts]
     if len(done) < len(keys):
         top = min(CANDIDATES, int(chat.model.config.get_text_config().vocab_size))
-        for batch in decode_all(chat, requests, tokens, candidates=top, done=done):
+
+        def known_to_answer(index: int, new: Sequence[int]) -> bool:
+            if judge is None or index % WHOLE_EVERY == 0:
+                return False
+            return settled(judge, prompts[index].text, chat.decode(tuple(new)), WORDS)
+
+        for batch in decode_all(
+            chat, requests, tokens, candidates=top, settled=known_to_answer, done=done
+        ):
             fresh = [(keys[index], _pack(written)) for index, written in batch if index not in done]
             journal.add_arrays(fresh)
             known.update(fresh)
@@ -234,15 +250,19 @@ def sorted_by_verdict(
 
 
 def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -> list[Lesson]:
-    """Cut all lessons but each `WHOLE_EVERY`-th to the first tokens of their answers.
+    """Cut lessons to the first tokens of their answers.
 
-    Whether to refuse is decided there; how a refusal goes on is learnt from few examples, and
-    time is better spent on more requests.
+    Whole stay own answers that were written on for longer than settles them, and of the others
+    each `WHOLE_EVERY`-th. Whether to refuse is decided in the first tokens; how a refusal goes on
+    is learnt from few examples, and time is better spent on more requests.
     """
     shortened = []
     for index, lesson in enumerate(lessons):
         length = refuse if lesson.kind == "refuse" else keep
-        if index % WHOLE_EVERY == 0:
+        whole = index % WHOLE_EVERY == 0
+        if lesson.kind == "keep":
+            whole = len(lesson.answer) > SETTLED_BY
+        if whole:
             shortened.append(lesson)
         elif lesson.log_probabilities is None:
             shortened.append(replace(lesson, answer=lesson.answer[:length]))

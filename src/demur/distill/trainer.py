@@ -21,7 +21,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from demur.distill.lessons import Lesson
-from demur.models.generation import accepted, can_share_prefix, common_prefix, last_positions
+from demur.models.forward import accepted, can_share_prefix, common_prefix, last_positions
 
 IGNORED = -100
 TEXT_WEIGHT = 8.0

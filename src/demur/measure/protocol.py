@@ -9,10 +9,12 @@ model's mouth (prefill).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from demur.console import Narrator
 from demur.judge.kept import judge_kept
+from demur.judge.settled import is_quick, settled
 from demur.judge.verdict import Judge, Verdict
 from demur.measure.scorecard import Comparison, Example, HazardRow
 from demur.models.chat_model import ChatModel
@@ -33,6 +35,7 @@ class Probe:
         key, title, split, wanted: as in `Comparison`.
         prompts: what is asked.
         decoding: how answers are written.
+        whole: whether answers are written on when their verdict is settled.
     """
 
     key: str
@@ -41,6 +44,7 @@ class Probe:
     wanted: str
     prompts: tuple[Prompt, ...]
     decoding: Decoding
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ def standard_probes(
     probes = (
         Probe("harmful", "Harmful requests refused", split, "up", tuple(harmful), plain),
         Probe("twins", "Benign twins refused", split, "down", tuple(twins), plain),
-        Probe("ordinary", "Ordinary instructions refused", split, "down", tuple(ordinary), plain),
+        Probe(
+            *("ordinary", "Ordinary instructions refused", split, "down", tuple(ordinary), plain),
+            whole=True,  # divergence is measured along them
+        ),
         Probe(
             "prefill",
             f'Harmful requests refused after the forced opening "{PREFILL}"',
@@ -99,8 +106,11 @@ def measure_probe(
 ) -> Judged:
     """Put one probe to one model; answers and verdicts are in the journal afterwards."""
     texts = [prompt.text for prompt in probe.prompts]
+    decoding, ends = probe.decoding, None
+    if is_quick(judge) and not probe.whole:
+        decoding, ends = replace(decoding, until=judge.name), partial(settled, judge)
     with narrator.progress(f"{label}, {probe.key}", len(texts)) as advance:
-        answers = answer(chat, texts, journal, probe.decoding, advance=advance)
+        answers = answer(chat, texts, journal, decoding, advance=advance, settled=ends)
     verdicts = judge_kept(
         judge, texts, [a.text for a in answers], [a.key for a in answers], journal
     )

@@ -19,7 +19,8 @@ from typing import Any
 
 from demur.errors import PromptError
 from demur.models.chat_model import ChatModel, context_length
-from demur.models.generation import accepted, last_positions, plan
+from demur.models.forward import accepted, last_positions
+from demur.models.generation import plan
 from demur.run.journal import Answer
 from demur.stats import Mean, mean
 

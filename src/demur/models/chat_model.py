@@ -13,6 +13,7 @@ from typing import Any
 
 from demur.errors import ModelError, PromptError
 from demur.models.device import Placement
+from demur.models.memory import keep_freed_memory
 from demur.run.journal import content_key
 
 TEMPLATES = {
@@ -194,6 +195,8 @@ def load_chat_model(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if placement.device == "cpu":
+        keep_freed_memory()
     label = name or folder.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)

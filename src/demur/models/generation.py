@@ -3,21 +3,28 @@
 What makes it quick on small machines: requests are batched by length, so that little is padded;
 the tokens that all of them begin with (the template's head and system prompt) are computed once
 and their keys and values shared; the head is applied to last positions only; rows that have
-ended leave the batch. What makes it safe: the plan of batches depends on nothing but the list of
-requests, so that a run that was killed and started again decodes the same batches, and each batch
-reaches the journal in one transaction.
+ended, or whose verdict is settled, leave the batch. What makes it safe: the plan of batches
+depends on nothing but the list of requests, so that a run that was killed and started again
+decodes the same batches, and each batch reaches the journal in one transaction.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from demur.errors import ModelError
 from demur.models.chat_model import ChatModel, context_length
+from demur.models.forward import (
+    accepted,
+    common_prefix,
+    last_positions,
+    rows_can_leave,
+    shared_cache,
+)
 from demur.run.journal import Answer, Journal, content_key
 
 if TYPE_CHECKING:
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
 
 # Tokens of a batch: what its key-value cache costs in memory (24 MiB a thousand on a 135M model).
 BUDGET_CPU, BUDGET_GPU = 4096, 65536
+SETTLED_EVERY = 2  # tokens between two questions whether a row is settled
+Settled = Callable[[int, Sequence[int]], bool]
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,12 @@ class Decoding:
     Attributes:
         tokens: at most so many new tokens.
         opening: words put into the model's mouth, from which the answer continues.
+        until: name of the judge whose settled verdict ends an answer; empty where none does.
     """
 
     tokens: int = 32
     opening: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,87 +79,6 @@ def plan(lengths: Sequence[int], rows: int, budget: int = 16384) -> list[list[in
         else:
             batches.append([index])
     return batches
-
-
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens all sequences share, leaving each at least one of its own."""
-    rows = [tuple(sequence) for sequence in sequences]
-    first, last = min(rows), max(rows)
-    shared = 0
-    for left, right in zip(first, last, strict=False):
-        if left != right:
-            break
-        shared += 1
-    return min(shared, min(map(len, rows)) - 1)
-
-
-def accepted(model: Any, **arguments: Any) -> dict[str, Any]:
-    """Return those of the arguments that the model's forward pass has a name for."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    names = inspect.signature(plain.forward).parameters
-    return {name: value for name, value in arguments.items() if name in names}
-
-
-def last_positions(model: Any, width: int, count: int = 1) -> dict[str, Any]:
-    """Return the argument that has a forward pass apply the head to the last `count` of `width`.
-
-    On CPUs the positions are named one by one: where they are given as a number, transformers
-    takes a slice whose rows do not touch, and the head's product over it is several times slower
-    than over the copy that naming them makes (benchmarks/head.py). Elsewhere they are a number,
-    since the head of a model that is spread over devices may lie on another than its inputs.
-    """
-    import torch
-
-    if model.device.type != "cpu":
-        return accepted(model, logits_to_keep=count)
-    return accepted(model, logits_to_keep=torch.arange(max(0, width - count), width))
-
-
-def can_share_prefix(model: Any, longest: int) -> bool:
-    """Return whether the cache of a common prefix can stand before left-padded rows.
-
-    The padding then lies between prefix and row. That is exact where a token's position is what
-    it is told, not its place in the row, and where every token sees all before it: not in models
-    without position ids (MPT, BLOOM), with recurrent state, or with a window that rows outgrow.
-
-    Args:
-        longest: tokens of the longest row, those to come included.
-    """
-    from transformers import DynamicCache
-
-    if not accepted(model, position_ids=None):
-        return False
-    if "local" in getattr(model.config, "attention_layers", ()):  # GPT-Neo's own kind of window
-        return False
-    for layer in DynamicCache(config=model.config).layers:
-        kind = type(layer).__name__
-        windowed = kind == "DynamicSlidingWindowLayer" and longest < layer.sliding_window
-        if kind != "DynamicLayer" and not windowed:
-            return False
-    return True
-
-
-def rows_can_leave(cache: Any) -> bool:
-    """Return whether rows of a batch can be taken out of its cache: not out of recurrent state."""
-    plain = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
-    return all(type(layer).__name__ in plain for layer in cache.layers)
-
-
-def shared_cache(model: Any, prefix: Sequence[int], longest: int) -> Any:
-    """Return the key-value cache of `prefix` (one row), or None where it cannot be shared.
-
-    Args:
-        longest: as in `can_share_prefix`.
-    """
-    import torch
-    from transformers import DynamicCache
-
-    if not prefix or not can_share_prefix(model, longest):
-        return None
-    cache = DynamicCache(config=model.config)
-    ids = torch.tensor([list(prefix)], device=model.device)
-    model(ids, past_key_values=cache, use_cache=True, **last_positions(model, len(prefix)))
-    return cache
 
 
 class Batch:
@@ -185,6 +115,7 @@ def decode(
     cache: Any = None,
     shared: int = 0,
     candidates: int = 0,
+    settled: Settled | None = None,
 ) -> list[Written]:
     """Decode one batch greedily.
 
@@ -193,6 +124,8 @@ def decode(
         tokens: at most so many new ones.
         cache, shared: the cache of the first `shared` tokens, from `shared_cache`.
         candidates: keep this many of the likeliest tokens at each step, with log-probabilities.
+        settled: told a row and its new tokens every `SETTLED_EVERY` tokens, says whether what is
+            to be known of it is known; the row then ends.
 
     Returns:
         One `Written` a row, in order; a row that fills the model's context ends there.
@@ -230,6 +163,8 @@ def decode(
                     kept[row].append((values[place], indices[place]))
                 finished[row] = token in stops
                 over[row] = finished[row] or len(rows[row]) + len(written[row]) > context
+                if settled and not over[row] and (step + 1) % SETTLED_EVERY == 0:
+                    over[row] = settled(row, written[row])
                 if not over[row]:
                     going.append(place)
             if not going or step == tokens - 1:
@@ -261,12 +196,16 @@ def decode_all(
     *,
     rows: int = 64,
     candidates: int = 0,
+    settled: Settled | None = None,
     done: frozenset[int] = frozenset(),
 ) -> Iterator[list[tuple[int, Written]]]:
     """Yield batches of (index, written) over all requests; halve a batch that does not fit.
 
     A batch whose requests are all in `done` is passed over. The plan is made over the whole
     list, so that what remains is decoded in the same company as without interruption.
+
+    Args:
+        settled: as in `decode`, told the index of a request.
 
     Raises:
         ModelError: not even one request fits into memory, or the architecture has a cache of a
@@ -301,6 +240,7 @@ def decode_all(
                 cache=cache,
                 shared=shared,
                 candidates=candidates,
+                settled=settled and partial(_of_request, settled, indices),
             )
         except torch.OutOfMemoryError as error:
             if len(indices) == 1:
@@ -312,6 +252,10 @@ def decode_all(
             waiting += [indices[half:], indices[:half]]
             continue
         yield list(zip(indices, written, strict=True))
+
+
+def _of_request(settled: Settled, indices: Sequence[int], row: int, new: Sequence[int]) -> bool:
+    return settled(indices[row], new)
 
 
 def write_freely(model: Any, first: int, rows: int, tokens: int, seed: int) -> torch.Tensor:
@@ -351,21 +295,32 @@ def answer(
     decoding: Decoding,
     *,
     advance: Callable[[int], None] = lambda count: None,
+    settled: Callable[[str, str], bool] | None = None,
 ) -> list[Answer]:
     """Return the model's answers to `prompts`, from the journal where they are known.
 
     Args:
         journal: holds finished answers; new ones are written batch by batch.
+        settled: told a prompt and the answer so far, says whether the verdict on it is settled;
+            `decoding.until` must then name the judge.
         advance: called with the number of answers that have just become known.
     """
     settings = {"tokens": decoding.tokens, "opening": decoding.opening, "greedy": True}
+    if decoding.until:
+        settings["until"] = decoding.until
     keys = [content_key(chat.identity, prompt, settings) for prompt in prompts]
     known = journal.answers(keys)
     advance(sum(key in known for key in keys))
     done = frozenset(index for index, key in enumerate(keys) if key in known)
     if len(done) < len(keys):
         requests = [chat.encode(prompt, decoding.opening) for prompt in prompts]
-        for batch in decode_all(chat, requests, decoding.tokens, done=done):
+
+        def ends(index: int, new: Sequence[int]) -> bool:
+            return settled is not None and settled(prompts[index], chat.decode(tuple(new)))
+
+        for batch in decode_all(
+            chat, requests, decoding.tokens, settled=ends if settled else None, done=done
+        ):
             fresh = [
                 Answer(
                     keys[index],

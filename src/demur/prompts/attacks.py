@@ -34,6 +34,11 @@ _PLACE = re.compile(
 )
 
 
+def has_place(template: str) -> bool:
+    """Return whether a template has a place for the request."""
+    return _PLACE.search(template) is not None
+
+
 def with_template(prompt: str, template: str) -> str:
     """Put a request into a template.
 
@@ -45,7 +50,7 @@ def with_template(prompt: str, template: str) -> str:
     Raises:
         PromptError: the template has no such place.
     """
-    if not _PLACE.search(template):
+    if not has_place(template):
         raise PromptError(
             f"The template that begins '{template.strip()[:40]}' has no place for the request.",
             "Write {prompt} or [INSERT PROMPT HERE] where the request belongs.",

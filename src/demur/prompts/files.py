@@ -86,7 +86,11 @@ def read_prompts(source: str | PathLike[str], kind: Kind, column: str | None = N
         PromptError: the source cannot be found or read, has no such column or several that could
             be meant, holds a prompt that is no text, or holds no prompt.
     """
-    table = _table(source)
+    return prompts_of(_table(source), kind, column)
+
+
+def prompts_of(table: Table, kind: Kind, column: str | None = None) -> Loaded:
+    """Return the prompts in the rows of a table that was read already; see `read_prompts`."""
     preferred = (*(HARMFUL_COLUMNS if kind == "harmful" else BENIGN_COLUMNS), *COLUMNS)
     chosen = _named(table, column) if column else _found(table, preferred)
     hazard = None if kind == "ordinary" else _known(table, HAZARD_COLUMNS)

@@ -30,8 +30,20 @@ class _Box:
         return not (beside or self.high < other.low or other.high < self.low)
 
 
-def draw_curve(points: Sequence[CurvePoint], width: int, height: int) -> Figure:
-    """Draw harmful against benign refused, `width` by `height` pixels, with every interval."""
+def draw_curve(
+    points: Sequence[CurvePoint],
+    width: int,
+    height: int,
+    *,
+    word: str = "chosen",
+    joined: bool = True,
+) -> Figure:
+    """Draw harmful against benign refused, `width` by `height` pixels, with every interval.
+
+    Args:
+        word: what the chosen point is called.
+        joined: whether a line goes through the points, which then are steps of one thing.
+    """
     import matplotlib
 
     narrow = width < 500
@@ -43,10 +55,11 @@ def draw_curve(points: Sequence[CurvePoint], width: int, height: int) -> Figure:
         _frame(axes, points, narrow)
         benign = [each.benign.value for each in points]
         harmful = [each.harmful.value for each in points]
-        axes.plot(benign, harmful, color=COLOURS["before"], linewidth=1.5, alpha=0.6, zorder=2)
+        if joined:
+            axes.plot(benign, harmful, color=COLOURS["before"], linewidth=1.5, alpha=0.6, zorder=2)
         for each in points:
             _point(axes, each)
-        _labels(axes, points, narrow)
+        _labels(axes, points, narrow, word)
     return figure
 
 
@@ -126,14 +139,14 @@ def _point(axes: Axes, each: CurvePoint) -> None:
     )
 
 
-def _labels(axes: Axes, points: Sequence[CurvePoint], narrow: bool) -> None:
+def _labels(axes: Axes, points: Sequence[CurvePoint], narrow: bool, word: str) -> None:
     """Name the chosen point, and each other one where its name meets no other thing."""
     size = 11.0 if narrow else 12.0
     dots = [axes.transData.transform((p.benign.value, p.harmful.value)) for p in points]
     taken = [_Box(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
     edge = axes.bbox
     for each, (x, y) in sorted(zip(points, dots, strict=True), key=lambda pair: not pair[0].chosen):
-        full = f"chosen: {each.label}" if each.chosen else each.label
+        full = f"{word}: {each.label}" if each.chosen else each.label
         words = clipped(full, 20 if narrow else 34)
         width = (0.68 if each.chosen else 0.62) * size * len(words)
         for across, down in ((14, -18), (14, 16), (-14, 16), (-14, -18)):

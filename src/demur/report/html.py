@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 LONGEST = 900
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _OPEN_KINDS = ("twin", "ordinary")
 _FILTERS = (
     figures.percent,
@@ -71,9 +71,9 @@ def render_html(content: ReportContent) -> str:
     folded = [each for each in card.examples if each.kind not in _OPEN_KINDS]
     measured = [each for each in card.curve if each.harmful.n and each.benign.n]
     prefill = [each for each in card.comparisons if each.key.startswith("prefill")]
-    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             content=content,
@@ -171,16 +171,17 @@ def _of_kind(examples: tuple[Example, ...], kind: str) -> list[Example]:
     return [each for each in examples if each.kind == kind]
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates with the filters that every page uses; all text is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({each.__name__: each for each in _FILTERS})
-    environment.globals.update(clip=clip, badge=badge)
-    return environment
+    made.filters.update({each.__name__: each for each in _FILTERS})
+    made.globals.update(clip=clip, badge=badge)
+    return made

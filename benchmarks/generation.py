@@ -1,0 +1,167 @@
+"""How many prompts a second are decoded: demur's engine beside transformers' own, same verdicts.
+
+    python benchmarks/generation.py [--model smollm2-135m] [--n 96] [--tokens 64]
+
+In one run, on the same test prompts, greedily:
+
+* `generate`: transformers' generate, prompts left-padded in batches in the order given;
+* `continuous`: transformers' continuous batching (`generate_batch`), where it runs on this device;
+* `demur`: the whole answers;
+* `demur, settled`: each answer ends once its verdict is settled.
+
+Prints prompts a second and their ratio to `generate`, on how many prompts the tokens equal those of
+`generate`, and on how many the verdict does. Engines are run in turn, `--rounds` times, and the
+fastest round of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from demur.judge import OpeningJudge
+from demur.judge.settled import settled
+from demur.models.chat_model import ChatModel, load_chat_model
+from demur.models.device import choose_device_and_dtype
+from demur.models.generation import decode_all
+from demur.models.resolve import resolve
+from demur.prompts.choose import gather
+from demur.prompts.split import evenly
+from demur.quiet import hush
+from demur.stats import rate
+
+Engine = Callable[[], dict[int, tuple[int, ...]]]
+
+
+def trimmed(tokens: Sequence[int], stops: frozenset[int]) -> tuple[int, ...]:
+    """Return the tokens up to the first end mark, that one included."""
+    for place, token in enumerate(tokens):
+        if token in stops:
+            return tuple(tokens[: place + 1])
+    return tuple(tokens)
+
+
+def plain_generate(
+    chat: ChatModel, requests: list[list[int]], tokens: int, rows: int
+) -> dict[int, tuple[int, ...]]:
+    """Decode with `generate`, in left-padded batches of `rows` in the order given."""
+    import torch
+
+    found: dict[int, tuple[int, ...]] = {}
+    for start in range(0, len(requests), rows):
+        part = requests[start : start + rows]
+        width = max(map(len, part))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in part])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in part])
+        with torch.inference_mode():
+            written = chat.model.generate(
+                ids.to(chat.model.device),
+                attention_mask=mask.to(chat.model.device),
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=sorted(chat.stops),
+                pad_token_id=0,
+            )
+        for place, row in enumerate(written[:, width:].tolist()):
+            found[start + place] = trimmed(row, chat.stops)
+    return found
+
+
+def continuous(
+    chat: ChatModel, requests: list[list[int]], tokens: int
+) -> dict[int, tuple[int, ...]]:
+    """Decode with transformers' continuous batching."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, eos_token_id=sorted(chat.stops), pad_token_id=0
+    )
+    outputs = chat.model.generate_batch(
+        inputs=requests, generation_config=config, progress_bar=False
+    )
+    ordered = sorted(outputs.values(), key=lambda one: int(str(one.request_id).split("_")[-1]))
+    return {index: trimmed(one.generated_tokens, chat.stops) for index, one in enumerate(ordered)}
+
+
+def ours(
+    chat: ChatModel, requests: list[list[int]], tokens: int, ends: Any = None
+) -> dict[int, tuple[int, ...]]:
+    """Decode with demur's engine."""
+    batches = decode_all(chat, requests, tokens, settled=ends)
+    return {index: written.tokens for batch in batches for index, written in batch}
+
+
+def main() -> int:
+    """Run the engines in turn and print the table."""
+    hush()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--n", type=int, default=96, help="prompts, half of them harmful")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=32, help="rows of a batch of `generate`")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+
+    resolved = resolve(arguments.model)
+    placement = choose_device_and_dtype(arguments.device)
+    chat = load_chat_model(resolved.folder, placement, weights="benchmark", name=arguments.model)
+    splits = gather()
+    half = arguments.n // 2
+    prompts = [*evenly(splits.harmful("test"), half), *evenly(splits.twins("test"), half)]
+    texts = [prompt.text for prompt in prompts]
+    requests = [chat.encode(text) for text in texts]
+    judge = OpeningJudge()
+
+    def ends(index: int, new: Sequence[int]) -> bool:
+        return settled(judge, texts[index], chat.decode(tuple(new)))
+
+    engines: dict[str, Engine] = {
+        "generate": partial(plain_generate, chat, requests, arguments.tokens, arguments.rows),
+        "continuous": partial(continuous, chat, requests, arguments.tokens),
+        "demur": partial(ours, chat, requests, arguments.tokens),
+        "demur, settled": partial(ours, chat, requests, arguments.tokens, ends),
+    }
+    seconds: dict[str, float] = {}
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    for _ in range(arguments.rounds):
+        for name, engine in list(engines.items()):
+            begun = time.perf_counter()
+            try:
+                found[name] = engine()
+            except (RuntimeError, ImportError, ValueError, NotImplementedError) as error:
+                print(f"{name} does not run here: {str(error).splitlines()[0]}", file=sys.stderr)
+                del engines[name]
+                continue
+            taken = time.perf_counter() - begun
+            seconds[name] = min(seconds.get(name, taken), taken)
+
+    n = len(texts)
+    verdicts = {
+        name: [
+            verdict.outcome
+            for verdict in judge.judge(texts, [chat.decode(rows[index]) for index in range(n)])
+        ]
+        for name, rows in found.items()
+    }
+    print(f"{arguments.model}, {placement.sentence} {n} prompts, {arguments.tokens} tokens")
+    print("| engine | prompts a second | ratio | tokens written | same tokens | same verdicts |")
+    print("|---|---|---|---|---|---|")
+    for name, rows in found.items():
+        same = sum(rows[index] == found["generate"][index] for index in range(n))
+        pairs = zip(verdicts[name], verdicts["generate"], strict=True)
+        agreed = rate(sum(one == other for one, other in pairs), n)
+        print(
+            f"| {name} | {n / seconds[name]:.2f} | {seconds['generate'] / seconds[name]:.2f} "
+            f"| {sum(map(len, rows.values()))} | {same} of {n} "
+            f"| {agreed.count} of {n} ({agreed.low:.1%} to {agreed.high:.1%}) |"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""`demur judge`: score judges against people, or judge recorded answers again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from demur.cli.app import OUTPUT, Json, Out, app, print_json, say, stdout
+
+ENDPOINTS = Parameter(group=Group.create_ordered("Endpoints"))
+JUDGES = Parameter(group=Group.create_ordered("Judges"))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How endpoints are asked, and what it may cost.
+
+    Attributes:
+        max_requests: answer at most so many requests, earlier tries of the same run included.
+        max_tokens: spend at most so many tokens, of requests and replies together.
+        max_dollars: spend at most so much; needs the two prices.
+        price_in: dollars a million tokens of requests.
+        price_out: dollars a million tokens of replies.
+        at_once: how many requests are under way at the same time.
+        tries: how often a request is sent at most.
+        timeout: seconds until a reply must be there.
+        key_variable: the environment variable that holds the key, if not OPENAI_API_KEY or
+            ANTHROPIC_API_KEY.
+    """
+
+    max_requests: Annotated[int | None, ENDPOINTS] = None
+    max_tokens: Annotated[int | None, ENDPOINTS] = None
+    max_dollars: Annotated[float | None, ENDPOINTS] = None
+    price_in: Annotated[float | None, ENDPOINTS] = None
+    price_out: Annotated[float | None, ENDPOINTS] = None
+    at_once: Annotated[int, ENDPOINTS] = 8
+    tries: Annotated[int, ENDPOINTS] = 6
+    timeout: Annotated[float, ENDPOINTS] = 120.0
+    key_variable: Annotated[str | None, ENDPOINTS] = None
+
+
+@app.command
+def judge(
+    file: Path,
+    *,
+    judges: Annotated[str | None, JUDGES] = None,
+    answers: Annotated[bool, JUDGES] = False,
+    allow_conflicts: Annotated[bool, JUDGES] = False,
+    device: Annotated[str, JUDGES] = "auto",
+    dtype: Annotated[str, JUDGES] = "auto",
+    endpoint: EndpointOptions | None = None,
+    run: Annotated[Path | None, OUTPUT] = None,
+    out: Out | None = None,
+    json: Json = False,
+) -> None:
+    """Score judges against human labels, or judge recorded answers again.
+
+    FILE is a labelled file (CSV, TSV, JSON, JSON lines, Parquet), with
+    --answers a file of requests and answers, or the folder of a finished
+    run, whose answers are not generated again. Verdicts are kept as they
+    come: the same command continues.
+
+    Args:
+        file: a labelled file, a file of answers, or a run folder.
+        judges: judges with commas between: opening, embedded, phrases:gcg, llama-guard-3,
+            wildguard=FOLDER, qwen3guard@http://HOST:PORT/v1#MODEL, strongreject@openai:MODEL,
+            rubric@anthropic:MODEL, panel:opening,wildguard@... An unknown name lists all. By
+            default all that cost nothing.
+        answers: the file has no labels: write verdicts and rates.
+        allow_conflicts: leave out answers that are labelled both ways.
+        device: where guard models run: auto, cuda, mps or cpu.
+        dtype: of guard models: auto, float32, bfloat16 or float16.
+        run: the folder where verdicts are kept; by default runs/judge-<name>-<hash>.
+        out: write every answer with its verdicts to this file, as JSON lines.
+        json: print the result as one JSON object.
+    """
+    from demur.judged import verdict_lines
+    from demur.judging import rejudge, score_judges
+    from demur.report.judges import rate_tables, score_tables
+
+    how = how_from(endpoint or EndpointOptions(), device, dtype, run)
+    if out is not None and out.is_dir():
+        from demur.errors import JudgeError
+
+        raise JudgeError(f"{out} is a folder.", "Name a file with --out.")
+    if answers or file.is_dir():
+        again = rejudge(file, judges or "opening", how=how)
+        rows, done = again.rows, again.judges
+        tables = list(rate_tables(again))
+        shown: dict[str, Any] = {"rates": again.rates, "changes": again.changes}
+        folder = again.run
+    else:
+        scores = score_judges(file, judges, allow_conflicts=allow_conflicts, how=how)
+        rows, done = scores.labelled.rows, scores.judges
+        tables = list(score_tables(scores))
+        shown = {
+            "overall": scores.overall,
+            "by_source": scores.by_source,
+            "by_model": scores.by_model,
+            "unlabelled": scores.labelled.unlabelled,
+            "conflicts": scores.labelled.conflicts,
+        }
+        folder = scores.run
+    if out is not None:
+        _write(out, verdict_lines(rows, done))
+    if json:
+        from demur.checkpoint.manifest import plain
+
+        said = [
+            {
+                "name": one.name,
+                "description": one.description,
+                "spent": one.spent,
+                "decided_by": dict(one.decided_by),
+                "asked": dict(one.asked),
+            }
+            for one in done
+        ]
+        print_json(plain({"run": str(folder), "n": len(rows), "judges": said, **shown}))
+        return
+    for table in tables:
+        stdout().print(table)
+    for one in done:
+        say(f"{one.name}: {one.description}")
+
+
+def how_from(options: EndpointOptions, device: str, dtype: str, run: Path | None) -> Any:
+    """Return how judges and models at endpoints are asked, from the options of a command.
+
+    Raises:
+        ConfigError: an option makes no sense.
+    """
+    from demur.errors import ConfigError
+    from demur.judge.names import Means
+    from demur.judging import How
+    from demur.models.asking import Patience
+    from demur.models.budget import Caps
+
+    for name in ("tries", "at_once", "timeout"):
+        if not getattr(options, name) > 0:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} is {getattr(options, name)}.", "Give a positive number.")
+    caps = Caps(
+        options.max_requests,
+        options.max_tokens,
+        options.max_dollars,
+        options.price_in,
+        options.price_out,
+    )
+    means = Means(
+        patience=Patience(tries=options.tries, timeout=options.timeout),
+        at_once=options.at_once,
+        key_variable=options.key_variable,
+        device=device,
+        dtype=dtype,
+    )
+    return How(means, caps, run)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import json as json_format
+
+    from demur.report.files import write_text
+
+    text = "".join(json_format.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, text)
+    say(f"Wrote {len(rows):,} answers with their verdicts to {path}.")
