@@ -11,6 +11,7 @@ say. None of the data is part of this repository; files that are absent are left
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -28,7 +29,7 @@ DOCS = HERE.parents[1] / "docs" / "results"
 XSTEST = "labelled/xstest_completions_dev.jsonl"
 CHATGPT = "labelled/chatgpt_refusals.jsonl"
 TEACHER = "recorded/safety_only.jsonl"
-LENGTHS = (2, 3, 4, 6, 8)
+LENGTHS = (2, 3, 6)
 INTRODUCTION = """\
 What the figures below can and cannot say:
 
@@ -38,6 +39,10 @@ What the figures below can and cannot say:
   requests (all harmful; its answers were selected for being safe, so that its refusal rate is no
   model's), and demur's own test prompts (SmolLM2). *Same requests* in the table of tests is
   XSTest's five models alone.
+* The judge goes by openings: it misses unusual ones, and so makes openings look more uniform than
+  they are (mistralinstruct most). The signs below change where people's labels take its place.
+* SmolLM2 before aligning refuses almost nothing: its "refusals" are apologies at random ("I'm sorry
+  for ..."), which this judge takes for refusals, as the share of *inability* among them shows.
 * SmolLM2 after aligning was taught one sentence, so that its uniformity is what it was taught.
 * Answers of runs are cut after a few tokens: refusals there cannot show parts that come late."""
 
@@ -106,6 +111,7 @@ def main() -> int:
     done = run("main")
     people = run("people", judge="people")
     by_length = {words: run(f"words-{words}", words=words, embedder="tfidf") for words in LENGTHS}
+    by_length = dict(sorted({**by_length, done.findings.opening_words: done}.items()))
     parts, n = agreement(data)
     page = render_markdown(done.findings, "Refusal patterns: a study")
     begin, middle, end = page.partition("## Refusal and over-refusal")
@@ -130,7 +136,10 @@ def main() -> int:
         parts,
     ]
     (DOCS / "refusal-patterns.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    shutil.copyfile(done.data, DOCS / "refusal-patterns.json")
+    found = json.loads(done.data.read_text(encoding="utf-8"))
+    del found["findings"]["clusterings"]  # sentences of other people's data, but for the page's few
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    (DOCS / "refusal-patterns.json").write_text(text, encoding="utf-8")
     print(f"Wrote {DOCS / 'refusal-patterns.md'}; the report is {done.report}.")
     return 0
 

@@ -40,7 +40,7 @@ def test_one_source_a_model_with_kinds_and_labels(tmp_path: Path) -> None:
     assert [entry.kind for entry in one.entries] == ["harmful", "benign", "harmful"]
     assert [entry.label for entry in one.entries] == ["refused", "undecided", "undecided"]
     assert two.entries[0].label == "complied"
-    assert one.notes == ("1 rows without a prompt left out",)
+    assert one.notes == ("1 rows without a prompt left out.",)
     assert str(tmp_path) not in one.origin
 
 

@@ -11,7 +11,9 @@ def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
     return (
         (
             "Refusal",
-            f"An answer that the judge calls refused; partial and undecided ones are not. Judge: "
+            f"An answer that the judge calls refused; partial and undecided ones are not. A "
+            "judge that goes by openings misses unusual ones, and so makes openings look more "
+            "uniform than they are; with people's labels (--judge people) this cannot be. Judge: "
             f"{findings.judge}",
         ),
         (

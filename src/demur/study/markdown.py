@@ -12,7 +12,7 @@ from demur.study.tables import Table, notes, tables
 
 def render_markdown(findings: Findings, title: str = "How models refuse") -> str:
     """Return the page."""
-    names = ", ".join(each.name for each in findings.sources)
+    names = "; ".join(each.name for each in findings.sources)
     blocks = [
         f"# {title}",
         f"{len(findings.sources)} sources: {_line(names)}. Judge: `{findings.judge_name}`; "

@@ -119,6 +119,7 @@ def conclusion(tests: Sequence[PremiseTest]) -> tuple[str, ...]:
             f"{LEAST} refusals each, of which security is known.",
         )
     said = [_sentence(test) for test in made if test.reading != "control"]
+    said += _untested(tests)
     said += [_sentence(test) for test in made if test.reading == "control"]
     n = max(test.correlation.n for test in made)
     least, power = made[0].correlation.significant_from, made[0].correlation.detectable
@@ -141,6 +142,18 @@ def conclusion(tests: Sequence[PremiseTest]) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _untested(tests: Sequence[PremiseTest]) -> list[str]:
+    """Return what could not be put to these sources, and why."""
+    return [
+        f"The {test.reading} reading, {test.first} and {test.second}, could not be tested: it "
+        f"needs three sources that differ, and {test.correlation.n} here have both figures."
+        for test in tests
+        if math.isnan(test.correlation.rho)
+        and (test.reading, test.scope) == ("opposite", "all sources")
+        and test.first == OPENINGS
+    ]
+
+
 def _sentence(test: PremiseTest) -> str:
     found = test.correlation
     agrees = {"positive": found.rho > 0, "negative": found.rho < 0}.get(test.expected)
@@ -156,6 +169,7 @@ def _sentence(test: PremiseTest) -> str:
     else:
         verdict = "not significant"
     sign = "" if agrees is None else ("; it is so" if agrees else "; it is not so")
+    sign = "; there is none" if sign and abs(found.rho) < 0.005 else sign
     return (
         f"{test.first.capitalize()} and {test.second} ({test.scope}, n = {found.n}): rho = "
         f"{found.rho:+.2f} ({found.low:+.2f} to {found.high:+.2f}), p = {found.p_value:.3f}, "

@@ -116,7 +116,7 @@ def _source(name: str, path: Path, one: _Gathered) -> Source:
     entries = tuple(one.entries.values())
     if all(entry.label in (None, "undecided") for entry in entries):  # nobody was asked
         entries = tuple(Entry(e.prompt, e.answer, e.kind) for e in entries)
-    notes = tuple(f"{count:,} {what}" for what, count in one.notes.items())
+    notes = tuple(f"{count:,} {what}." for what, count in one.notes.items())
     return Source(name, "recorded", f"Recorded answers in {path.name}.", entries, notes)
 
 
