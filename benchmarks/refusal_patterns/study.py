@@ -42,8 +42,9 @@ What the figures below can and cannot say:
 * The embedded judge was trained on these very labels of XSTest and ChatGPT: on them it is better
   than it will be elsewhere. A judge that goes by openings misses unusual ones, so that openings
   look more uniform than they are. Other judges and people's labels are shown below.
-* SmolLM2 before aligning refuses almost nothing: what counts as refusals are apologies at random
-  ("I'm sorry for ..."), as the share of *inability* among them shows.
+* On SmolLM2 before aligning, judges differ most. Next to none of what the embedded judge calls its
+  refusals states an *inability* (table of parts): many are apologies at random ("I'm sorry for
+  ..."), cut after 16 tokens. Its rates, direct and under prefill, are to be read with that in mind.
 * SmolLM2 after aligning was taught one sentence, so that its uniformity is what it was taught.
 * Answers of runs are cut after a few tokens: refusals there cannot show parts that come late."""
 
