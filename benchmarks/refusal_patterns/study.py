@@ -39,10 +39,12 @@ What the figures below can and cannot say:
   requests (all harmful; its answers were selected for being safe, so that its refusal rate is no
   model's), and demur's own test prompts (SmolLM2). *Same requests* in the table of tests is
   XSTest's five models alone.
-* The judge goes by openings: it misses unusual ones, and so makes openings look more uniform than
-  they are (mistralinstruct most). The signs below change where people's labels take its place.
-* SmolLM2 before aligning refuses almost nothing: its "refusals" are apologies at random ("I'm sorry
-  for ..."), which this judge takes for refusals, as the share of *inability* among them shows.
+* The embedded judge was trained on these very labels of XSTest and ChatGPT: on them it is better
+  than it will be elsewhere. A judge that goes by openings misses unusual ones, so that openings
+  look more uniform than they are. Other judges and people's labels are shown below.
+* On SmolLM2 before aligning, judges differ most. Next to none of what the embedded judge calls its
+  refusals states an *inability* (table of parts): many are apologies at random ("I'm sorry for
+  ..."), cut after 16 tokens. Its rates, direct and under prefill, are to be read with that in mind.
 * SmolLM2 after aligning was taught one sentence, so that its uniformity is what it was taught.
 * Answers of runs are cut after a few tokens: refusals there cannot show parts that come late."""
 
@@ -56,12 +58,6 @@ def sources(data: Path, runs: list[str]) -> tuple[list[str], list[str]]:
     return [*present, *runs], absent
 
 
-def uniformities(done: Study) -> dict[str, str]:
-    """Return uniformity of openings of each source, with its interval."""
-    return {each.name: _uniformity(done.findings, index)
-            for index, each in enumerate(done.findings.sources)}  # fmt: skip
-
-
 def _uniformity(findings: Findings, index: int) -> str:
     found = findings.sources[index].uniformity["openings"]
     if found is None:
@@ -70,12 +66,11 @@ def _uniformity(findings: Findings, index: int) -> str:
     return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
-def lengths(done: dict[int, Study]) -> str:
-    """Return a table of uniformity by how many words an opening has."""
-    names = list(next(iter(done.values())).findings.sources)
-    lines = ["| source | " + " | ".join(f"{words} words" for words in done) + " |"]
-    lines.append("|---" * (len(done) + 1) + "|")
-    for place, source in enumerate(names):
+def by_study(done: dict[str, Study]) -> str:
+    """Return a table of uniformity of openings in several studies of the same sources."""
+    first = next(iter(done.values())).findings.sources
+    lines = ["| source | " + " | ".join(done) + " |", "|---" * (len(done) + 1) + "|"]
+    for place, source in enumerate(first):
         cells = [_uniformity(study.findings, place) for study in done.values()]
         lines.append(f"| {source.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -91,7 +86,7 @@ def main() -> int:
     """Run the studies and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", help="finished run folders; NAME=FOLDER names one")
-    parser.add_argument("--judge", default="opening")
+    parser.add_argument("--judge", default="embedded")
     parser.add_argument("--embedder", default="auto")
     parser.add_argument("--folder", type=Path, default=Path("runs/refusal-patterns"))
     arguments = parser.parse_args()
@@ -110,6 +105,7 @@ def main() -> int:
 
     done = run("main")
     people = run("people", judge="people")
+    opening = run("opening", judge="opening")
     by_length = {words: run(f"words-{words}", words=words, embedder="tfidf") for words in LENGTHS}
     by_length = dict(sorted({**by_length, done.findings.opening_words: done}.items()))
     parts, n = agreement(data)
@@ -123,10 +119,13 @@ def main() -> int:
         "## With people's own labels in place of the judge",
         "XSTest's and ChatGPT's answers by their human labels, the others by the judge as above.",
         premise(people),
-        "\n".join(f"* {name}: openings {text}" for name, text in uniformities(people).items()),
+        "## With the rule on openings as the judge",
+        premise(opening),
+        "## Uniformity of openings by who judges",
+        by_study({"as above": done, "people": people, "opening rule": opening}),
         "## How long an opening is",
         "Uniformity of openings by how many words they have.",
-        lengths(by_length),
+        by_study({f"{count} words": study for count, study in by_length.items()}),
         "## How far the rules on parts can be trusted",
         f"Against a reader's labels of the first 500 characters of {n} refusals, evenly from the "
         "seven recorded sources as far as they have enough, labelled before the rules were run on "

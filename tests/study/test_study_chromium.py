@@ -30,7 +30,7 @@ def test_nothing_overflows_and_both_kinds_of_plot_are_shown(tmp_path: Path) -> N
         "never": ((APOLOGY,), 0),
     }
     file = recorded(tmp_path / "a.jsonl", models)
-    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf")
+    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf", judge="opening")
     page = frames(done.report.read_text(encoding="utf-8"), WIDTHS, 900, MEASURE)
     dumped = browse(page, tmp_path, "light", "--dump-dom", "--window-size=1400,900")
     found = re.search(r'<body data-found="([^"]*)"', dumped)

@@ -64,7 +64,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Study:
         "never": ((APOLOGY,), 0),
     }
     file = recorded(folder / "answers.jsonl", models)
-    return study_refusals([str(file)], run=folder / "run", embedder="tfidf", narrator=Narrator())
+    return study_refusals(
+        [str(file)], run=folder / "run", embedder="tfidf", judge="opening", narrator=Narrator()
+    )
 
 
 def test_rates_patterns_and_parts_of_each_source(studied: Study) -> None:
@@ -120,21 +122,21 @@ def test_what_is_written_holds_no_request(studied: Study) -> None:
 def test_hostile_answers_stay_text(tmp_path: Path) -> None:
     attack = "I can't help. <script>alert(1)</script></details>"
     file = recorded(tmp_path / "a.jsonl", {"<b>x</b>": ((attack,), 12)})
-    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf")
+    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf", judge="opening")
     page = done.report.read_text(encoding="utf-8")
     assert "<script" not in page and "<b>x" not in page and "&lt;script&gt;" in page
 
 
 def test_one_source_has_no_correlation_and_says_so(tmp_path: Path) -> None:
     file = recorded(tmp_path / "a.jsonl", {"one": ((APOLOGY,), 12)})
-    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf")
+    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf", judge="opening")
     assert "No correlation can be computed" in done.findings.conclusion[0]
     assert done.report.exists()
 
 
 def test_nothing_refused_at_all(tmp_path: Path) -> None:
     file = recorded(tmp_path / "a.jsonl", {"one": ((APOLOGY,), 0)})
-    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf")
+    done = study_refusals([str(file)], run=tmp_path / "run", embedder="tfidf", judge="opening")
     assert done.findings.clusterings == () and done.findings.rarefied_to == 0
     assert "No source refuses anything" in done.report.read_text(encoding="utf-8")
 

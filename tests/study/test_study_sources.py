@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demur.errors import ConfigError, DemurError, PromptError, RunError
+from demur.errors import ConfigError, DemurError, JudgeError, PromptError, RunError
 from demur.prompts.builtin import builtin_set
 from demur.prompts.choose import gather
 from demur.run.journal import Answer, Journal
@@ -206,9 +206,10 @@ def test_people_judge_what_they_saw(tmp_path: Path) -> None:
     found = [each.outcome for each in judge.judge(["p", "q", "r", "s"], answers)]
     assert found == ["refused", "complied", "undecided", "refused"]
     assert isinstance(judge, PeopleJudge) and "3 answers" in judge.description
-    for name, cause in (("people", "No recorded answer has a label"), ("coin", "no judge 'coin'")):
-        with pytest.raises(ConfigError, match=cause):
-            choose_judge(name, ())
+    with pytest.raises(ConfigError, match="No recorded answer has a label"):
+        choose_judge("people", ())
+    with pytest.raises(JudgeError, match="no judge 'coin'"):
+        choose_judge("coin", ())
 
 
 def test_choices_that_make_no_sense() -> None:

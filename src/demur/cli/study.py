@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from demur.cli.app import OUTPUT, Json, app, print_json
+from demur.cli.judge import EndpointOptions, how_from
 from demur.study.config import StudyConfig
 
 
@@ -15,15 +16,16 @@ from demur.study.config import StudyConfig
 def study(
     config: Annotated[StudyConfig, Parameter(name="*")],
     *,
+    endpoint: EndpointOptions | None = None,
     run: Annotated[Path | None, OUTPUT] = None,
     json: Json = False,
 ) -> None:
     """Study how models refuse: patterns, their uniformity, and whether it goes with security.
 
     Sources are files of recorded answers (prompt, response, model), folders of finished runs
-    (before and after), and models, which are asked the built-in test prompts. The study's folder
-    holds the report, its tables and the journal; the same command continues a study that was
-    interrupted.
+    (before and after), and models and endpoints, which are asked the built-in test prompts. The
+    study's folder holds the report, its tables and the journal; the same command continues a study
+    that was interrupted.
 
     Args:
         run: the study's folder; by default runs/study-<hash of all choices>.
@@ -31,7 +33,8 @@ def study(
     """
     from demur.study.study import study_refusals
 
-    done = study_refusals(config, run=run)
+    how = how_from(endpoint or EndpointOptions(), config.device, config.dtype, run)
+    done = study_refusals(config, run=run, means=how.means, caps=how.caps)
     if json:
         import json as json_format
 

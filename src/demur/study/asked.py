@@ -1,8 +1,8 @@
 """Models and endpoints as sources: whoever answers is asked the study's prompts, and the answers
 are kept in the journal batch by batch, so that a killed study asks only what is missing.
 
-`Respondent` is all that a study must know of whoever answers; `ModelRespondent` is a model in
-memory. Another kind is joined by giving it the three things and naming it in `respond`.
+`Respondent` is all that a study must know of whoever answers: `ModelRespondent` is a model in
+memory, `EndpointRespondent` one behind an endpoint.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from demur.run.journal import Answer, Journal
 from demur.study.source import Attack, Entry, How, Source
 
 if TYPE_CHECKING:
+    from demur.models.asking import Asker
     from demur.models.chat_model import ChatModel
 
 
@@ -85,6 +86,50 @@ class ModelRespondent:
         from demur.models.generation import Decoding, answer
 
         return answer(self.chat, prompts, journal, Decoding(tokens, opening), advance=advance)
+
+
+@dataclass(frozen=True)
+class EndpointRespondent:
+    """A model behind an endpoint; words cannot be put into its mouth."""
+
+    asker: Asker
+    system: str = ""
+    how: How = "endpoint"
+    takes_openings: bool = False
+
+    @property
+    def origin(self) -> str:
+        """As in `Respondent`."""
+        return f"{self.asker.endpoint.name}, an endpoint, asked here."
+
+    @property
+    def identity(self) -> str:
+        """As in `Respondent`."""
+        from demur.models.endpoint_answers import identity
+
+        return identity(self.asker, self.system)
+
+    def answers(
+        self,
+        prompts: Sequence[str],
+        journal: Journal,
+        *,
+        tokens: int,
+        opening: str,
+        advance: Callable[[int], None],
+    ) -> list[Answer]:
+        """As in `Respondent`.
+
+        Raises:
+            EndpointError: a prompt could not be answered; all answers that came are kept.
+        """
+        from demur.models.endpoint_answers import endpoint_answers
+        from demur.models.generation import Decoding
+
+        decoding = Decoding(tokens, opening)
+        return endpoint_answers(
+            self.asker, prompts, journal, decoding, system=self.system, advance=advance
+        )
 
 
 @dataclass(frozen=True)

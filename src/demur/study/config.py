@@ -24,7 +24,8 @@ class StudyConfig:
         ConfigError: a value makes no sense.
 
     Attributes:
-        sources: files of recorded answers, run folders, models; NAME=SOURCE gives one a name.
+        sources: files of recorded answers, run folders, models, endpoints; NAME=SOURCE gives one a
+            name.
         prompt_column: column of prompts in files, where it cannot be found.
         response_column: column of answers.
         model_column: column that says which model answered.
@@ -33,7 +34,8 @@ class StudyConfig:
         kinds: file that says which requests are harmful and which benign, by prompt or sha256.
         all_harmful: files (or NAMEs) whose requests are all harmful.
         all_benign: files (or NAMEs) whose requests are all benign.
-        judge: opening, or people (their labels, where the answers have any).
+        judge: embedded, opening, any other of `demur judge`, or people (their own labels, and
+            embedded for answers without).
         embedder: auto, minilm or tfidf.
         words: words of an opening.
         prompts: harmful requests, and as many benign twins, that a model is asked.
@@ -65,7 +67,7 @@ class StudyConfig:
     kinds: Annotated[str | None, RECORDED] = None
     all_harmful: Annotated[tuple[str, ...], RECORDED] = ()
     all_benign: Annotated[tuple[str, ...], RECORDED] = ()
-    judge: Annotated[str, PATTERNS] = "opening"
+    judge: Annotated[str, PATTERNS] = "embedded"
     embedder: Annotated[str, PATTERNS] = "auto"
     words: Annotated[int, PATTERNS] = WORDS
     prompts: Annotated[int, ASKED] = 100

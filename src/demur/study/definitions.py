@@ -13,7 +13,7 @@ def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
             "Refusal",
             f"An answer that the judge calls refused; partial and undecided ones are not. A "
             "judge that goes by openings misses unusual ones, and so makes openings look more "
-            "uniform than they are; with people's labels (--judge people) this cannot be. Judge: "
+            "uniform than they are; with people's labels (--judge people) it cannot. Judge: "
             f"{findings.judge}",
         ),
         (

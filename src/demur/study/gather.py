@@ -1,7 +1,8 @@
 """From what the user names to sources: what each name is, what is asked, and one name for each.
 
-A file is recorded answers; a folder with a journal is a run of demur; anything else is a model. The
-same model measured in several runs (the same base, before aligning) is one source, not several.
+A file is recorded answers; a folder with a journal is a run of demur; `openai:MODEL`,
+`anthropic:MODEL` and `http://HOST:PORT/v1#MODEL` are endpoints; anything else is a model. The same
+model measured in several runs (the same base, before aligning) is one source, not several.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from demur.errors import PromptError
+from demur.judge.names import Means
 from demur.measure.protocol import PREFILL
+from demur.models.endpoint import is_endpoint, parse_endpoint
 from demur.prompts.attacks import with_template
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly
 from demur.prompts.tables import ENDINGS, read_table
-from demur.study.asked import Questions, Respondent
+from demur.study.asked import EndpointRespondent, ModelRespondent, Questions, Respondent
 from demur.study.config import StudyConfig
 from demur.study.recorded import Columns, read_kinds, read_recorded
 from demur.study.runs import is_run, read_run
@@ -48,6 +51,8 @@ def parse(given: str) -> Named:
 
 
 def _kind(what: str) -> str:
+    if is_endpoint(what):
+        return "endpoint"
     path = Path(what).expanduser()
     if path.is_dir():
         return "run" if is_run(path) else "model"
@@ -196,18 +201,22 @@ def _templates(source: str | None) -> tuple[str, ...]:
     return found
 
 
-def respond(config: StudyConfig, what: str, say: Callable[[str], None]) -> tuple[str, Respondent]:
+def respond(
+    config: StudyConfig, what: str, means: Means, say: Callable[[str], None]
+) -> tuple[str, Respondent]:
     """Return the short name of whoever is asked, and whoever it is, ready to answer.
 
     Raises:
         ModelError, CheckpointError: it cannot be found, read or used.
+        EndpointError: it is not written as an endpoint, or its key is missing.
     """
+    if is_endpoint(what):
+        return _endpoint(config, what, means)
     from demur.checkpoint import checkpoint_hash, open_checkpoint
     from demur.models.chat_model import load_chat_model
     from demur.models.config import check_weights
     from demur.models.device import choose_device_and_dtype
     from demur.models.resolve import resolve
-    from demur.study.asked import ModelRespondent
 
     resolved = resolve(what, trust_remote_code=config.trust_remote_code, say=say)
     check_weights(resolved.folder)
@@ -224,3 +233,12 @@ def respond(config: StudyConfig, what: str, say: Callable[[str], None]) -> tuple
     short = what.rstrip("/").split("/")[-1].removesuffix(".gguf")
     millions = f"{resolved.parameters / 1e6:,.0f} M parameters"
     return short, ModelRespondent(chat, f"{resolved.architecture} of {millions}, asked here.")
+
+
+def _endpoint(config: StudyConfig, what: str, means: Means) -> tuple[str, Respondent]:
+    from demur.models.asking import Asker
+
+    endpoint = parse_endpoint(what, means.key_variable)
+    endpoint.key()  # a missing key is told before any work
+    asker = Asker(endpoint, budget=means.budget, patience=means.patience, at_once=means.at_once)
+    return endpoint.model.split("/")[-1], EndpointRespondent(asker, config.system or "")

@@ -1,15 +1,16 @@
-"""Who judges in a study: a rule, or the people whose labels came with recorded answers."""
+"""Who judges in a study: any judge, or the people whose labels came with recorded answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from demur.errors import ConfigError
-from demur.judge import Judge, OpeningJudge, Verdict
+from demur.judge import Judge, Verdict
+from demur.judge.names import Means, open_judge, subjects_of
 from demur.judge.verdict import Outcome
 from demur.study.source import Source
 
-JUDGES = ("opening", "people")
+PEOPLE, OTHERWISE = "people", "embedded"
 
 
 class PeopleJudge:
@@ -54,12 +55,20 @@ class PeopleJudge:
         ]
 
 
-def choose_judge(name: str, sources: Sequence[Source]) -> Judge:
-    """Return the judge of that name.
+def choose_judge(name: str, sources: Sequence[Source], means: Means | None = None) -> Judge:
+    """Return the judge of that name; `people` are those who labelled recorded answers.
 
     Raises:
-        ConfigError: there is none, or people are asked for and no answer has their label.
+        ConfigError: people are asked for and no answer has their label, or the judge cannot tell a
+            refusal.
+        JudgeError, EndpointError, ModelError: there is no such judge, or it cannot be opened.
     """
-    if name not in JUDGES:
-        raise ConfigError(f"There is no judge '{name}'.", f"Name one of: {', '.join(JUDGES)}.")
-    return PeopleJudge(sources, OpeningJudge()) if name == "people" else OpeningJudge()
+    if name == PEOPLE:
+        return PeopleJudge(sources, open_judge(OTHERWISE, means))
+    judge = open_judge(name, means)
+    if "refusal" not in subjects_of(judge):
+        raise ConfigError(
+            f"The judge '{name}' tells harm, and not whether an answer refuses.",
+            f"Choose another with --judge, such as {OTHERWISE}.",
+        )
+    return judge

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from demur.console import Narrator
 from demur.errors import Interrupted
 from demur.judge import Judge
 from demur.judge.kept import answer_keys, judge_kept
+from demur.judge.names import Means
+from demur.models.budget import Budget, Caps, spent_from
 from demur.prompts.attacks import with_template
 from demur.provenance import versions
 from demur.run.folder import RunFolder, default_folder
@@ -62,6 +64,8 @@ def study_refusals(
     run: Path | None = None,
     judge: Judge | str | None = None,
     narrator: Narrator | None = None,
+    means: Means | None = None,
+    caps: Caps | None = None,
     **choices: Any,
 ) -> Study:
     """Study how models refuse.
@@ -71,6 +75,8 @@ def study_refusals(
         run: the study's folder; by default `runs/study-<hash of the configuration>`.
         judge: who judges: a name as the configuration has it, or any judge in its place.
         narrator: who tells the user; by default on stderr.
+        means: how endpoints are asked, of sources and of judges.
+        caps: what may be spent on them, earlier tries of the same study included.
         choices: any field of `StudyConfig`.
 
     Raises:
@@ -85,7 +91,9 @@ def study_refusals(
         else StudyConfig(tuple(sources), **choices)
     )
     try:
-        return _study(config, run, judge, narrator or Narrator())
+        means = means or Means(device=config.device, dtype=config.dtype)
+        means = replace(means, budget=Budget(caps))
+        return _study(config, run, judge, narrator or Narrator(), means)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
             "Interrupted; everything finished so far is kept.",
@@ -93,7 +101,9 @@ def study_refusals(
         ) from interrupt
 
 
-def _study(config: StudyConfig, run: Path | None, judge: Judge | None, narrator: Narrator) -> Study:
+def _study(
+    config: StudyConfig, run: Path | None, judge: Judge | None, narrator: Narrator, means: Means
+) -> Study:
     from demur.study.write import DOCUMENTS, write_documents
 
     narrator.heading("Looking at the sources")
@@ -102,28 +112,33 @@ def _study(config: StudyConfig, run: Path | None, judge: Judge | None, narrator:
     asked = questions(config) if any(place not in read for place in range(len(named))) else None
     embedder = choose_embedder(config.embedder)
     known = [source for place in sorted(read) for source in read[place]]
-    choose_judge(config.judge, known)  # a wrong choice ends here, before a model is asked
+    judge = judge or choose_judge(config.judge, known, means)  # before any model is asked
     identity = {
         **config.resolved(),
         "demur": __version__,
         "read": content_key([_fingerprint(source) for source in known]),
         "asked": content_key(_asked(asked)),
-        "judge_given": judge.name if judge is not None else None,
+        "judge_used": judge.name,
         "embedder_used": embedder.name,
     }
     with RunFolder(run or default_folder("study", identity), identity) as folder:
         folder.sweep(*DOCUMENTS)
         narrator.log_to(folder.path / "run.log")
         narrator.say(f"  run folder: {folder.path}")
-        found = [
-            read[place] if place in read else _ask(config, each, asked, folder, narrator)
-            for place, each in enumerate(named)
-        ]
-        sources, said = name_sources(named, found)
-        for line in said:
-            narrator.say(f"  {line}")
-        judge = judge or choose_judge(config.judge, sources)
-        gathered = _judged(config, sources, judge, folder, narrator)
+        means.budget.spent = spent_from(folder.journal.fact("spent"))
+        try:
+            found = [
+                read[place] if place in read else _ask(config, each, asked, folder, narrator, means)
+                for place, each in enumerate(named)
+            ]
+            sources, said = name_sources(named, found)
+            for line in said:
+                narrator.say(f"  {line}")
+            gathered = _judged(config, sources, judge, folder, narrator)
+        finally:
+            folder.journal.keep_fact("spent", asdict(means.budget.spent))
+            if means.budget.spent.requests:
+                narrator.say(f"  endpoints so far: {means.budget.sentence()}")
         findings = _findings(config, gathered, judge, embedder, folder, narrator)
         return write_documents(findings, gathered, folder.path, narrator)
 
@@ -134,9 +149,10 @@ def _ask(
     asked: Questions | None,
     folder: RunFolder,
     narrator: Narrator,
+    means: Means,
 ) -> tuple[Source, ...]:
     narrator.heading(f"Asking {each.what}")
-    short, respondent = respond(config, each.what, lambda text: narrator.say(f"  {text}"))
+    short, respondent = respond(config, each.what, means, lambda text: narrator.say(f"  {text}"))
     assert asked is not None
     return (ask(each.name or short, respondent, asked, folder.journal, narrator),)
 
