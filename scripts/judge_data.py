@@ -3,8 +3,8 @@
 Trained on, where $DEMUR_DATA has it: ChatGPT refusals (MIT), HarmBench's classifier validation
 (MIT), GPTFuzzer's answers (MIT), four instruction sets (Apache-2.0, MIT, CC-BY-SA-3.0), AdvBench,
 TDC 2023, CatQA, Do-Not-Answer and DAPA's twins (MIT, Apache-2.0), demur's own contrast set, and
-what `judge_grammar` and `judge_scenes` compose. Never trained on: XSTest's completions and the recorded
-teacher, whose licences say "measure only".
+what `judge_grammar` and `judge_scenes` compose. Never trained on: XSTest's completions and the
+recorded teacher, whose licences say "measure only".
 """
 
 from __future__ import annotations

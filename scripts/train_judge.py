@@ -83,12 +83,16 @@ def fit(
     return Head(grams.astype(np.float32), slope.astype(np.float32), bias)
 
 
-def calibrate(head: Head, logits: Any, labels: Any, weights: Any) -> Head:
-    """Return the head with Platt's slope and shift, fitted on held-out log-odds."""
-    model = LogisticRegression(C=1e3)
+def calibrate(head: Head, logits: Any, labels: Any, weights: Any, shift: bool = True) -> Head:
+    """Return the head with Platt's slope (and shift), fitted on held-out log-odds."""
+    model = LogisticRegression(C=1e3, fit_intercept=shift)
     model.fit(np.asarray(logits)[:, None], labels, sample_weight=weights)
     return Head(
-        head.sparse, head.dense, head.bias, float(model.coef_[0, 0]), float(model.intercept_[0])
+        head.sparse,
+        head.dense,
+        head.bias,
+        float(model.coef_[0, 0]),
+        float(np.ravel(model.intercept_)[0]),
     )
 
 
@@ -275,7 +279,8 @@ def cross_validate(data: Set, heads: tuple[Head, Head, Head], held: Any) -> tupl
         report("harmful", f"{source}, source held out", made[2][mask], harmful[mask])
     people = np.isin(sources, ("chatgpt", "harmbench", "dolly_3k"))
     some = people & ((refused == 0) | (refused == 1))
-    head = calibrate(heads[0], logits[0][some], refused[some], weights[some])
+    # no shift: how often the sets here refuse is not how often other models do
+    head = calibrate(heads[0], logits[0][some], refused[some], weights[some], shift=False)
     calibration("refused, groups held out", head.probability(logits[0][some]), refused[some])
     some = np.isin(sources, ("harmbench", "gptfuzz")) & (harmful >= 0)
     balance = weights * np.where(sources == "harmbench", 5.0, 1.0)
