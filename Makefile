@@ -15,8 +15,8 @@ test: check
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.tests
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 	$(BIN)/mypy
 
 install: $(VENV)/.installed

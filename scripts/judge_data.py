@@ -3,7 +3,8 @@
 Trained on, where $DEMUR_DATA has it: ChatGPT refusals (MIT), HarmBench's classifier validation
 (MIT), GPTFuzzer's answers (MIT), four instruction sets (Apache-2.0, MIT, CC-BY-SA-3.0), AdvBench,
 TDC 2023, CatQA, Do-Not-Answer and DAPA's twins (MIT, Apache-2.0), demur's own contrast set, and
-what `judge_grammar` and `judge_scenes` compose. Never trained on: XSTest's completions and the
+what `judge_grammar` and `judge_scenes` compose, and what the packaged small model answers to
+demur's training prompts (`judge_small_model`). Never trained on: XSTest's completions and the
 recorded teacher, whose licences say "measure only".
 """
 
@@ -144,6 +145,20 @@ def affirmations(data: Path) -> Iterator[Example]:
         yield Example(row["prompt"], row["target"], 0, None, "advbench", row["prompt"], "", 0.5)
 
 
+def small_model(path: Path | None) -> Iterator[Example]:
+    """The small model's answers (`judge_small_model`), labelled by the opening rule and by hand."""
+    labels = json.loads(LABELS.read_text(encoding="utf-8"))
+    judge = OpeningJudge()
+    for row in rows(path.parent, path.name) if path else ():
+        text = row["response"]
+        outcome = {"refused": 1, "complied": 0}.get(judge.one(text).outcome)
+        refused = labels.get(key(text), outcome)
+        harmful = None if row["kind"] == "harmful" and refused == 0 else 0
+        yield Example(
+            row["prompt"], text, refused, harmful, "small", row["block"], "SmolLM2-135M", 0.5
+        )
+
+
 def composed(random: Random, count: int) -> Iterator[Example]:
     """Answers written for demur, to its own requests and to those of `judge_scenes`."""
     prompts = builtin_set().prompts
@@ -204,11 +219,13 @@ def truncated(examples: list[Example], random: Random, share: float = 0.35) -> I
                 )
 
 
-def refusal_examples(data: Path, seed: int = 0, count: int = 12000) -> list[Example]:
+def refusal_examples(
+    data: Path, small: Path | None = None, seed: int = 0, count: int = 12000
+) -> list[Example]:
     """Return all that the judge is trained on, in a fixed order."""
     random = Random(seed)
     examples = [*chatgpt(data), *harmbench(data), *gptfuzz(data), *instructions(data, random)]
-    examples += [*affirmations(data), *composed(random, count)]
+    examples += [*affirmations(data), *composed(random, count), *small_model(small)]
     examples = [example for example in examples if not degenerate(example.answer)]
     return examples + list(truncated(examples, random))
 

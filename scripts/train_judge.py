@@ -1,7 +1,8 @@
 """Train demur's embedded judge, and print what it is worth on answers that it was not trained on.
 
-    python scripts/train_judge.py --data $DEMUR_DATA              # cross-validate and write
-    python scripts/train_judge.py --data $DEMUR_DATA --check      # cross-validate only
+    python scripts/judge_small_model.py --out small_model.jsonl   # once: answers of a small model
+    python scripts/train_judge.py --data $DEMUR_DATA --small small_model.jsonl   # measure and write
+    python scripts/train_judge.py --data $DEMUR_DATA --check      # measure only
 
 Needs scikit-learn (the package itself does not). Deterministic: the same data give the same file.
 XSTest's completions are measured, never trained on. Splits are by group (a request, a template or a
@@ -231,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--small", type=Path, help="what judge_small_model.py wrote")
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--quick", action="store_true", help="skip the cross-validation")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = requests(options.data)
     print("| head | split | accuracy, % (95 % interval) |\n|---|---|---|")
     whole, held = train_requests(found)
-    examples = refusal_examples(options.data)
+    examples = refusal_examples(options.data, options.small)
     prompts = [item.prompt for item in examples]
     features = look(
         prompts, [item.answer for item in examples], whole,
