@@ -21,7 +21,7 @@ from typing import Any
 
 from held_out import SETS, read
 
-from demur.config import AlignConfig
+from demur.aligning.config import AlignConfig
 from demur.distill.initialise import last_token_inputs
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import choose_device_and_dtype

@@ -16,8 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from demur.aligning.config import AlignConfig
 from demur.checkpoint import checkpoint_hash, open_checkpoint
-from demur.config import AlignConfig
 from demur.console import Narrator
 from demur.judge import OpeningJudge
 from demur.measure.protocol import Judged, Probe, compare, measure_probe

@@ -88,7 +88,7 @@ def test_every_choice_has_a_flag_in_its_group_with_help(
 ) -> None:
     from dataclasses import fields
 
-    from demur.config import AlignConfig
+    from demur.aligning.config import AlignConfig
 
     assert main(["align", "--help"]) == 0
     text = capsys.readouterr().out

@@ -12,18 +12,25 @@ from typing import Any, cast
 
 import pytest
 
+from demur.aligning.config import AlignConfig
+from demur.aligning.outcome import closing, goals, headline, lines
+from demur.aligning.provenance import (
+    command_line,
+    hub_id,
+    is_card_of_demur,
+    licence,
+    prompt_rows,
+)
+from demur.aligning.stages import Context
 from demur.cli import app
-from demur.config import AlignConfig
 from demur.errors import ConfigError, DemurError, RunError
+from demur.measure.result import read_result, scorecard_of, write_result
 from demur.measure.scorecard import Comparison, CurvePoint, Scorecard
 from demur.models.resolve import ResolvedModel
-from demur.outcome import closing, goals, headline, lines
 from demur.prompts.types import Prompt, Splits
-from demur.provenance import command_line, hub_id, is_card_of_demur, licence, prompt_rows, versions
 from demur.report.card import render_card
-from demur.result import read_result, scorecard_of, write_result
 from demur.run.folder import default_folder
-from demur.stages import Context
+from demur.run.versions import versions
 from demur.stats import Mean, paired, rate
 from tests.report.conftest import make_content
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("inspect_ai", reason="the extra demur[inspect] is not installed")
 
-from demur.measuring import measure_models
+from demur.measuring.measure import measure_models
 from tests.test_measuring import CHOICES, HashJudge, home, write  # noqa: F401
 
 
@@ -46,7 +46,7 @@ def test_the_task_asks_and_judges(tmp_path):
     from inspect_ai import eval as evaluate
     from inspect_ai.model import ModelAPI, ModelOutput, modelapi
 
-    from demur.inspect_task import refusals
+    from demur.measuring.inspect_task import refusals
 
     @modelapi(name="told")
     class Told(ModelAPI):

@@ -17,7 +17,7 @@ import pytest
 from demur import DemurError, cli, rejudge, score_judges
 from demur.errors import EndpointError, JudgeError, RunError
 from demur.judge.names import Means
-from demur.judging import How
+from demur.judging.judge import How
 from demur.models.asking import Patience
 from demur.models.budget import Caps
 from demur.run.journal import Answer, Journal

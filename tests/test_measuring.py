@@ -22,7 +22,6 @@ import pytest
 import demur
 from demur.cli import main
 from demur.console import Narrator
-from demur.entrants import labels_of, split_name
 from demur.errors import (
     CheckpointError,
     ConfigError,
@@ -34,7 +33,8 @@ from demur.errors import (
 )
 from demur.judge import Verdict
 from demur.measure.settings import MeasureConfig
-from demur.measuring import Measured, measure_models
+from demur.measuring.entrants import labels_of, split_name
+from demur.measuring.measure import Measured, measure_models
 from demur.prompts.builtin import builtin_set
 from demur.prompts.split import split
 from demur.stats import paired, rate
@@ -205,7 +205,7 @@ def test_the_same_command_again_computes_nothing(home, measured, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a model was loaded again")
 
-    monkeypatch.setattr(demur.measuring_stages, "load_entrant", refuse)
+    monkeypatch.setattr(demur.measuring.stages, "load_entrant", refuse)
     again = measure(home, run="runs/whole", system=("template", "none"))
     assert replace(again.standing, created="") == replace(measured.standing, created="")
     assert (home / again.answers).read_bytes() == measured.answers.read_bytes()
@@ -215,7 +215,7 @@ KILLED = """
 import os, signal, sys
 from demur.run.journal import Journal
 from tests.test_measuring import HashJudge
-from demur.measuring import measure_models
+from demur.measuring.measure import measure_models
 import json
 
 left = int(sys.argv[2])
@@ -453,10 +453,11 @@ def test_the_package_offers_the_function_by_name():
 
 def test_kinds_that_are_missing_come_from_the_built_in_test_split(home, monkeypatch):
     import demur.measuring_prompts
-    from demur.measuring_prompts import used_sets
+
+    from demur.measuring.sets import used_sets
 
     known = builtin_set().prompts[::25]
-    monkeypatch.setattr(demur.measuring_prompts, "builtin_splits", lambda: split(known))
+    monkeypatch.setattr(demur.measuring.sets, "builtin_splits", lambda: split(known))
     said: list[str] = []
     narrator = Narrator()
     monkeypatch.setattr(narrator, "say", said.append)

@@ -16,7 +16,7 @@ import pytest
 
 from demur.errors import EndpointError
 from demur.judge.names import Means
-from demur.measuring import measure_models
+from demur.measuring.measure import measure_models
 from demur.models.asking import Patience
 from demur.models.budget import Caps
 from tests.test_measuring import CHOICES, home  # noqa: F401

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from demur.align import Aligned
-from demur.chat import Speaker, converse
-from demur.config import AlignConfig
-from demur.errors import CheckpointError, PromptError
-from demur.menu import (
+from demur.aligning.align import Aligned
+from demur.aligning.config import AlignConfig
+from demur.aligning.menu import (
     CHAT,
     CHOICES,
     QUIT,
@@ -24,6 +22,8 @@ from demur.menu import (
     run_menu,
     save_model_elsewhere,
 )
+from demur.cli.conversation import Speaker, converse
+from demur.errors import CheckpointError, PromptError
 from tests.report.conftest import make_content
 from tests.tiny import tiny_llama
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from demur.errors import DemurError
 
 if TYPE_CHECKING:
-    from demur.align import align
+    from demur.aligning.align import align
     from demur.checkpoint import apply_patch, revert_patch
-    from demur.judging import rejudge, score_judges
-    from demur.measuring import measure_models
+    from demur.judging.judge import rejudge, score_judges
+    from demur.measuring.measure import measure_models
     from demur.study.study import study_refusals
 
 __version__ = "0.2.0"
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "align": "demur.align",
+    "align": "demur.aligning.align",
     "apply_patch": "demur.checkpoint",
-    "measure_models": "demur.measuring",
-    "rejudge": "demur.judging",
+    "measure_models": "demur.measuring.measure",
+    "rejudge": "demur.judging.judge",
     "revert_patch": "demur.checkpoint",
-    "score_judges": "demur.judging",
+    "score_judges": "demur.judging.judge",
     "study_refusals": "demur.study.study",
 }
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from demur.aligning.config import AlignConfig
 from demur.cli.app import OUTPUT, Json, Out, Trust, app, print_json, say, stdout
-from demur.config import MODEL, AlignConfig
+from demur.options import MODEL
 
 
 @app.command
@@ -29,17 +30,17 @@ def align(
         json: print the result as one JSON object, and ask nothing.
         no_menu: leave out the menu at the end.
     """
-    from demur.align import align as align_model
+    from demur.aligning.align import align as align_model
     from demur.console import Narrator, is_interactive
 
     narrator = Narrator()
     aligned = align_model(config, run=run, narrator=narrator)
     if json:
-        from demur.result import read_result
+        from demur.measure.result import read_result
 
         print_json({"run": str(aligned.run), **read_result(aligned.run)})
     elif not no_menu and is_interactive():
-        from demur.menu import QuestionaryAsker, actions_of, run_menu
+        from demur.aligning.menu import QuestionaryAsker, actions_of, run_menu
 
         run_menu(actions_of(aligned, config, narrator.console), QuestionaryAsker(), narrator.say)
 
@@ -90,8 +91,8 @@ def revert(
         trust_remote_code: let a model bring its own Python code.
         json: print what was done as one JSON object.
     """
+    from demur.aligning.provenance import is_card_of_demur
     from demur.checkpoint import revert_patch
-    from demur.provenance import is_card_of_demur
     from demur.report.card import FILE
 
     folder = _for_patching(model, patch, out, revision, trust_remote_code)
@@ -129,7 +130,7 @@ def chat(
     """
     from rich.console import Console
 
-    from demur.chat import Manner, converse, speaker
+    from demur.cli.conversation import Manner, converse, speaker
     from demur.models.resolve import resolve
 
     manner = Manner(device, dtype, system, thinking, chat_template, trust_remote_code, tokens)
@@ -146,10 +147,10 @@ def show(run: Path, *, json: Json = False) -> None:
         run: its run folder.
         json: print the result as one JSON object.
     """
-    from demur.outcome import closing, goals
+    from demur.aligning.outcome import closing, goals
+    from demur.measure.result import read_result, scorecard_of
     from demur.report.html import FILE
     from demur.report.table import console_table
-    from demur.result import read_result, scorecard_of
 
     result = read_result(run)
     if json:

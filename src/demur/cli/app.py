@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from demur import __version__
-from demur.config import MODEL
+from demur.options import MODEL
 
 if TYPE_CHECKING:
     from rich.console import Console

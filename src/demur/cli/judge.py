@@ -78,9 +78,9 @@ def judge(
         out: write every answer with its verdicts to this file, as JSON lines.
         json: print the result as one JSON object.
     """
-    from demur.judged import verdict_lines
-    from demur.judging import rejudge, score_judges
-    from demur.report.judges import rate_tables, score_tables
+    from demur.judging.judge import rejudge, score_judges
+    from demur.judging.tables import rate_tables, score_tables
+    from demur.judging.write import verdict_lines
 
     how = how_from(endpoint or EndpointOptions(), device, dtype, run)
     if out is not None and out.is_dir():
@@ -136,7 +136,7 @@ def how_from(options: EndpointOptions, device: str, dtype: str, run: Path | None
     """
     from demur.errors import ConfigError
     from demur.judge.names import Means
-    from demur.judging import How
+    from demur.judging.judge import How
     from demur.models.asking import Patience
     from demur.models.budget import Caps
 

@@ -32,7 +32,7 @@ def measure(
         json: print the results as one JSON object.
     """
     from demur.console import Narrator
-    from demur.measuring import measure_models
+    from demur.measuring.measure import measure_models
 
     how = how_from(endpoint or EndpointOptions(), config.device, config.dtype, run)
     measured = measure_models(

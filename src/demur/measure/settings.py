@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from demur.config import MEASURING, MODEL, PROMPTS
 from demur.errors import ConfigError
+from demur.options import MEASURING, MODEL, PROMPTS
 
 ATTACKS = Parameter(group=Group.create_ordered("Attacks"))
 UTILITY = Parameter(group=Group.create_ordered("Utility"))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import PromptError, RunError
+from demur.measure.result import read_result
 from demur.prompts.builtin import builtin_set
 from demur.prompts.choose import gather
 from demur.prompts.types import Prompt
-from demur.result import read_result
 from demur.study.source import Entry, EntryKind, Source
 
 SIDES = ("before", "after")

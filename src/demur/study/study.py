@@ -24,9 +24,9 @@ from demur.judge.kept import answer_keys, judge_kept
 from demur.judge.names import Means
 from demur.models.budget import Budget, Caps, spent_from
 from demur.prompts.attacks import with_template
-from demur.provenance import versions
 from demur.run.folder import RunFolder, default_folder
 from demur.run.journal import content_key
+from demur.run.versions import versions
 from demur.study.asked import Questions, ask
 from demur.study.command import command_line
 from demur.study.config import StudyConfig

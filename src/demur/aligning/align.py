@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from demur import __version__
+from demur.aligning.config import AlignConfig
+from demur.aligning.stages import (
+    Context,
+    divergence,
+    measure,
+    reference,
+    reported_probes,
+    scorecard,
+)
 from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_checkpoint
 from demur.checkpoint.patch import PatchSummary, read_summary
-from demur.config import AlignConfig
 from demur.console import Narrator
 from demur.distill.choose import Candidate
 from demur.errors import Interrupted
@@ -35,7 +43,6 @@ from demur.prompts.types import SPLITS, Prompt, Splits
 from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
-from demur.stages import Context, divergence, measure, reference, reported_probes, scorecard
 
 PATCH = "patch.safetensors"
 TEMPLATE = "chat_template.jinja"
@@ -96,7 +103,7 @@ def align(
 
 
 def _align(config: AlignConfig, run: Path | None, narrator: Narrator) -> Aligned:
-    from demur.compose import DOCUMENTS, write_documents
+    from demur.aligning.compose import DOCUMENTS, write_documents
 
     narrator.heading(f"Looking at {config.model}")
     resolved = resolve(

@@ -21,7 +21,7 @@ from demur.judge.recorded import (
     pick,
     recorded_answers,
 )
-from demur.result import FILE, read_result
+from demur.measure.result import FILE, read_result
 
 
 def recordings_of(folder: Path, narrator: Narrator) -> tuple[Recording, ...]:
@@ -61,11 +61,11 @@ def _is_aligning(folder: Path) -> bool:
 
 
 def _probes(folder: Path, configuration: Mapping[str, Any]) -> Any:
-    from demur.config import AlignConfig
+    from demur.aligning.config import AlignConfig
+    from demur.aligning.stages import reported_probes
     from demur.prompts.choose import gather
     from demur.prompts.types import SPLITS
     from demur.run.journal import content_key
-    from demur.stages import reported_probes
 
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     remedy = "Judge the run with the version of demur, and the prompt files, that made it."

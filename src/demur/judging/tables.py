@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from demur.judge.agreement import Agreement
-    from demur.judged import JudgeScores, Rejudged
+    from demur.judging.write import JudgeScores, Rejudged
 
 QUESTIONS = {
     "refusal": ("Did it refuse?", "called\nrefusals", "refusals\nmissed"),

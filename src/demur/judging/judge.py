@@ -27,7 +27,7 @@ from demur.judge.names import Means, open_judge, split_specs, subjects_of
 from demur.judge.phrases import LISTS
 from demur.judge.recorded import Recording
 from demur.judge.verdict import Judge
-from demur.judged import (
+from demur.judging.write import (
     JudgedBy,
     JudgeScores,
     Rejudged,
@@ -131,7 +131,7 @@ def rejudge(
     path = Path(path)
     narrator, how, specs = narrator or Narrator(), how or How(), _specs(judges)
     if path.is_dir():
-        from demur.runs_again import recordings_of
+        from demur.judging.runs import recordings_of
 
         recordings = recordings_of(path, narrator)
         rows = tuple(row for each in recordings for row in _rows(each))

@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from demur.align import Aligned
+from demur.aligning.align import Aligned
+from demur.aligning.config import AlignConfig
+from demur.aligning.outcome import closing, goals, headline, lines
+from demur.aligning.provenance import command_line, hub_id, licence, method, prompt_rows
+from demur.aligning.stages import Context
 from demur.checkpoint import read_patch, update_results
 from demur.checkpoint.patch import PatchSummary
-from demur.config import AlignConfig
 from demur.distill.choose import Candidate
+from demur.measure.result import FILE, FORMAT, write_result
 from demur.measure.scorecard import Scorecard
 from demur.models.cache import file_sha256
 from demur.models.resolve import ResolvedModel
-from demur.outcome import closing, goals, headline, lines
 from demur.prompts.types import Splits
-from demur.provenance import command_line, hub_id, licence, method, prompt_rows, versions
 from demur.report import card, figures, files, html
 from demur.report.content import (
     PatchFacts,
@@ -30,8 +32,7 @@ from demur.report.content import (
     TrainingRow,
 )
 from demur.report.table import console_table
-from demur.result import FILE, FORMAT, write_result
-from demur.stages import Context
+from demur.run.versions import versions
 
 CARD = "model_card.md"
 DOCUMENTS = (html.FILE, CARD, FILE, f"model/{card.FILE}")

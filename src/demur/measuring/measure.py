@@ -19,7 +19,6 @@ from typing import Any
 
 from demur import __version__
 from demur.console import Narrator
-from demur.entrants import Entrant, enter
 from demur.errors import Interrupted
 from demur.judge import Judge
 from demur.judge.names import Means, open_judge
@@ -35,8 +34,9 @@ from demur.measure.minimal_pairs import read_pairs
 from demur.measure.settings import MeasureConfig
 from demur.measure.standing import Standing
 from demur.measure.utility import load_text
-from demur.measuring_prompts import used_sets
-from demur.measuring_stages import Found, Work, put_through
+from demur.measuring.entrants import Entrant, enter
+from demur.measuring.sets import used_sets
+from demur.measuring.stages import Found, Work, put_through
 from demur.models.budget import Budget, Caps, spent_from
 from demur.models.device import Placement, choose_device_and_dtype
 from demur.run.folder import RunFolder, default_folder, require_room
@@ -110,13 +110,13 @@ def _measure(
     means: Means,
     inspect: bool,
 ) -> Measured:
-    from demur.measured import DOCUMENTS, write_measured
+    from demur.measuring.write import DOCUMENTS, write_measured
 
     begun = time.monotonic()
     if config.lm_eval:
         require_harness()
     if inspect:
-        from demur.inspect_log import require_inspect
+        from demur.measuring.inspect_log import require_inspect
 
         require_inspect()
     narrator.heading(f"Looking at {len(config.models)} model{'s' * (len(config.models) > 1)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demur.config import AlignConfig
+from demur.aligning.config import AlignConfig
 from demur.console import Narrator
 from demur.distill.choose import Candidate
 from demur.judge import Judge

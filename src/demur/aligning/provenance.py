@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demur.config import AlignConfig
+from demur.aligning.config import AlignConfig
 from demur.models.config import read_config
 from demur.models.resolve import ALIASES, ResolvedModel
 from demur.prompts.split import evenly
@@ -19,9 +17,7 @@ from demur.report.content import PromptRow
 from demur.run.folder import default_folder
 
 if TYPE_CHECKING:
-    from demur.stages import Context
-
-LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
+    from demur.aligning.stages import Context
 
 
 def command_line(config: AlignConfig, run: Path, identity: Mapping[str, Any] | None = None) -> str:
@@ -58,19 +54,6 @@ def licence(resolved: ResolvedModel) -> str:
     said = front_matter(resolved.folder / "README.md").get("license")
     said = said or read_config(resolved.folder).get("license")
     return said if isinstance(said, str) and said else "other"
-
-
-def versions() -> tuple[tuple[str, str], ...]:
-    """Return the versions of what made the run: demur, python, the libraries, the platform."""
-    from demur import __version__
-
-    found = [("demur", __version__), ("python", platform.python_version())]
-    for name in LIBRARIES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            found.append((name, "unknown"))
-    return (*found, ("platform", f"{platform.system()} {platform.machine()}"))
 
 
 def prompt_rows(context: Context, splits: Splits) -> tuple[PromptRow, ...]:

@@ -6,9 +6,10 @@ import math
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from demur.errors import ConfigError
+from demur.options import MEASURING, MODEL, PROMPTS, TRAINING
 
 REFUSAL = "Sorry, but I can't help with that."
 STRENGTHS = (0.85, 1.15)
@@ -25,10 +26,6 @@ POSITIVE = (
     "test_pairs",
     "test_ordinary",
     "answer_tokens",
-)
-MODEL, PROMPTS, TRAINING, MEASURING = (
-    Parameter(group=Group.create_ordered(title))
-    for title in ("Model", "Prompts", "Training", "Measuring")
 )
 
 

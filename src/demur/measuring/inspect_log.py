@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from demur.errors import ConfigError
 
 if TYPE_CHECKING:
-    from demur.entrants import Entrant
     from demur.measure.asking import Block, Outcome
     from demur.measure.standing import Cell, Standing
-    from demur.measuring_stages import Work
+    from demur.measuring.entrants import Entrant
+    from demur.measuring.stages import Work
 
 REMEDY = "Install it: pip install 'demur[inspect]'; or leave --inspect out."
 SCORER = "demur"

@@ -31,7 +31,7 @@ from inspect_ai.solver import TaskState, generate
 from demur.console import Narrator
 from demur.judge.names import open_judge
 from demur.measure.settings import MeasureConfig
-from demur.measuring_prompts import used_sets
+from demur.measuring.sets import used_sets
 from demur.prompts.attacks import prefill_for
 
 BENIGN = ("twin", "ordinary")

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from demur.console import Narrator
-from demur.entrants import Entrant, load_entrant
 from demur.judge import Judge
 from demur.judge.names import Means
 from demur.measure.asking import Block, Templates, ask_all, spoken
@@ -23,6 +22,7 @@ from demur.measure.minimal_pairs import MinimalPair, judge_pairs, pairs_key
 from demur.measure.remote import ask_endpoint
 from demur.measure.settings import MeasureConfig
 from demur.measure.utility import Text
+from demur.measuring.entrants import Entrant, load_entrant
 from demur.models.asking import Asker
 from demur.models.chat_model import ChatModel
 from demur.models.device import Placement

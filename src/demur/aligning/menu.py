@@ -15,8 +15,8 @@ from demur.errors import DemurError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from demur.align import Aligned
-    from demur.config import AlignConfig
+    from demur.aligning.align import Aligned
+    from demur.aligning.config import AlignConfig
 
 CHAT, REPORT, SAVE, QUIT = "chat", "report", "save", "quit"
 CHOICES = (
@@ -92,7 +92,7 @@ def actions_of(aligned: Aligned, config: AlignConfig, console: Console) -> Actio
     """Return what the menu can do with a finished run."""
 
     def chat() -> None:
-        from demur.chat import Manner, converse, speaker
+        from demur.cli.conversation import Manner, converse, speaker
         from demur.models.resolve import resolve
 
         console.print("Loading both models ...", style="dim")

@@ -16,20 +16,20 @@ from typing import Any
 
 from demur.checkpoint.manifest import plain
 from demur.console import Narrator
-from demur.entrants import Entrant
 from demur.measure.asking import Block, Outcome
 from demur.measure.known_error import known_error
 from demur.measure.settings import SEQUENCES, MeasureConfig
 from demur.measure.standing import ModelFigures, SetFacts, Standing
 from demur.measure.tally import make_rows, make_samples
 from demur.measure.utility import perplexity, perplexity_ratio
-from demur.measuring import Measured
-from demur.measuring_stages import Found, Work
+from demur.measuring.entrants import Entrant
+from demur.measuring.measure import Measured
+from demur.measuring.stages import Found, Work
 from demur.prompts.pool import on_both_sides
-from demur.provenance import versions
 from demur.report import files, leaderboard
 from demur.report.leaderboard_table import console_tables
 from demur.run.folder import RunFolder
+from demur.run.versions import versions
 from demur.stats import mean, paired, rate
 
 RESULTS, ANSWERS = "results.json", "answers.jsonl"
@@ -82,7 +82,7 @@ def write_measured(
     answers = files.write_text(folder.path / ANSWERS, _answers(work, labels, sides))
     page = files.write_text(folder.path / leaderboard.FILE, leaderboard.render(standing))
     if inspect:
-        from demur.inspect_log import write_logs
+        from demur.measuring.inspect_log import write_logs
 
         written = write_logs(folder.path / "inspect", work, entrants, sides, standing)
         narrator.say(f"  {len(written)} logs for Inspect in {folder.path / 'inspect'}")

@@ -1,0 +1,1 @@
+"""`demur align`, the autopilot: look, measure, treat, choose, measure again, write."""

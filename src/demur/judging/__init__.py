@@ -1,0 +1,1 @@
+"""`demur judge`: judges scored against people, and recorded answers judged again."""

@@ -1,0 +1,1 @@
+"""`demur measure`: one or several models on one protocol, on the same prompts."""

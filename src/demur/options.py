@@ -1,0 +1,8 @@
+"""The groups under which `--help` lists the options of all commands, in their order."""
+
+from cyclopts import Group, Parameter
+
+MODEL, PROMPTS, TRAINING, MEASURING = (
+    Parameter(group=Group.create_ordered(title))
+    for title in ("Model", "Prompts", "Training", "Measuring")
+)
