@@ -75,13 +75,26 @@ def test_a_template_without_mark_gets_the_tokenizers():
 def test_refusing_lessons():
     chat = student()
     prompts = [Prompt("Do harm.", "harmful"), Prompt("Do more harm.", "harmful")]
-    made = refusing_lessons(chat, prompts, REFUSAL)
+    made = refusing_lessons(chat, prompts, [REFUSAL])
     assert [lesson.prompt for lesson in made] == [tuple(chat.encode(p.text)) for p in prompts]
     assert {lesson.answer for lesson in made} == {ended_answer(chat, "x", REFUSAL)}
     assert {lesson.kind for lesson in made} == {"refuse"}
-    assert refusing_lessons(chat, [], REFUSAL) == []
+    assert refusing_lessons(chat, [], [REFUSAL]) == []
     with pytest.raises(TrainingError, match="refusal is empty"):
-        refusing_lessons(chat, prompts, " \n")
+        refusing_lessons(chat, prompts, [REFUSAL, " \n"])
+
+
+def test_several_refusals_are_shared_out_by_the_prompt_alone():
+    chat = student()
+    prompts = [Prompt(f"Do harm {number}.", "harmful") for number in range(40)]
+    refusals = [REFUSAL, "No, I will not do that.", "This is not something I help with."]
+    made = refusing_lessons(chat, prompts, refusals)
+    counts = [
+        sum(lesson.answer == ended_answer(chat, "x", refusal) for lesson in made)
+        for refusal in refusals
+    ]
+    assert sum(counts) == 40 and min(counts) > 5
+    assert refusing_lessons(chat, prompts[::-1], refusals) == made[::-1]
 
 
 def test_own_answers_hold_the_students_own_distribution(tmp_path):

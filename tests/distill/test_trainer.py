@@ -39,7 +39,7 @@ def trainer(
     bare = RefusalTrainer.__new__(RefusalTrainer)
     bare.keep_weight = keep_weight
     bare.decision_weight = decision_weight
-    bare.refusal_token = refusal
+    bare.refusal_tokens = () if refusal is None else (refusal,)
     bare.current_gradient_accumulation_steps = accumulation
     return bare
 
@@ -88,6 +88,24 @@ def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing, dec
     for gradient, parameter in zip(found, model.parameters(), strict=True):
         assert torch.allclose(gradient, parameter.grad, rtol=1e-3, atol=1e-4)
     assert max(float(gradient.abs().max()) for gradient in found) > 0.1
+
+
+def test_the_decision_is_between_the_best_refusal_and_the_best_other_token():
+    bare = trainer()
+    bare.refusal_tokens = (1, 3)
+    logits = torch.tensor([[[0.0, 2.0, 1.5, 4.0, 3.0]], [[5.0, 2.0, 1.5, 4.0, 3.0]]])
+    inputs = {
+        "first": torch.zeros(2, dtype=torch.long),
+        "refuse": torch.tensor([True, False]),
+        "labels": torch.tensor([[3], [0]]),
+    }
+    margins = torch.tensor([4.0 - 3.0, 4.0 - 5.0])
+    expected = torch.nn.functional.softplus(1 - torch.stack([margins[0], -margins[1]])).sum()
+    assert torch.allclose(bare._decision(logits, inputs), expected)
+    inputs["labels"][1] = 1  # its own answer begins as a refusal does
+    assert torch.allclose(
+        bare._decision(logits, inputs), torch.nn.functional.softplus(1 - margins[0])
+    )
 
 
 @pytest.mark.parametrize("kind", ["refuse", "keep"])

@@ -123,6 +123,11 @@ def report_content(
     )
 
 
+def _refusals(refusals: tuple[str, ...]) -> str:
+    first = f'"{refusals[0]}"'
+    return f"the answer {first}" if len(refusals) == 1 else f"one of {len(refusals)}, as {first}"
+
+
 def _model_name(config: AlignConfig, resolved: ResolvedModel) -> str:
     name = hub_id(resolved) or config.model
     return name.rstrip("/").split("/")[-1] or "model"
@@ -174,7 +179,7 @@ def _steps(
         "A request, its twin and all that was made from the same template stay together.",
         "The untouched model answered the test prompts, and a judge read its answers.",
         f"Lessons were made: {figures.grouped(made.get('refuse', 0))} harmful requests, each with "
-        f'the answer "{config.refusal}", and {figures.grouped(made.get("keep", 0))} harmless ones '
+        f"{_refusals(config.refusal)}, and {figures.grouped(made.get('keep', 0))} harmless ones "
         "with the model's own answers; "
         f"{figures.grouped(made.get('left_out', 0))} that the model itself had refused, or left "
         "without an answer, were not taught.",

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from demur.errors import ConfigError
 from demur.options import MEASURING, MODEL, PROMPTS, TRAINING
 
-REFUSAL = "Sorry, but I can't help with that."
+REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85, 1.15)
 POSITIVE = (
     "train_pairs",
@@ -53,7 +53,7 @@ class AlignConfig:
         benign_column: its column of prompts.
         ordinary: file or hub data set of ordinary instructions, in place of the built-in.
         ordinary_column: its column of prompts.
-        refusal: the sentence that the model learns to refuse with.
+        refusal: the sentence that the model learns to refuse with, or several to vary.
         train_pairs: how many harmful requests, and as many twins, become lessons.
         train_ordinary: how many ordinary instructions become lessons.
         longest: tokens of a request that is trained on; longer ones only where there are too few.
@@ -98,7 +98,7 @@ class AlignConfig:
     benign_column: Annotated[str | None, PROMPTS] = None
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
-    refusal: Annotated[str, TRAINING] = REFUSAL
+    refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
     train_pairs: Annotated[int, TRAINING] = 1700
     train_ordinary: Annotated[int, TRAINING] = 450
     longest: Annotated[int, TRAINING] = 18
@@ -128,6 +128,8 @@ class AlignConfig:
     def __post_init__(self) -> None:
         # cyclopts and callers from Python both come through here
         object.__setattr__(self, "strengths", tuple(self.strengths))
+        one = (self.refusal,) if isinstance(self.refusal, str) else self.refusal
+        object.__setattr__(self, "refusal", tuple(one))
         for name in POSITIVE:
             self._require(name, "at least 1", getattr(self, name) >= 1)
         for name in (
@@ -155,4 +157,4 @@ class AlignConfig:
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
-        return {**asdict(self), "strengths": list(self.strengths)}
+        return {**asdict(self), "strengths": list(self.strengths), "refusal": list(self.refusal)}

@@ -73,18 +73,28 @@ def ended_answer(chat: ChatModel, request: str, text: str) -> tuple[int, ...]:
     return (*bare, *(ending or sorted(chat.stops)[-1:]))
 
 
-def refusing_lessons(chat: ChatModel, prompts: Sequence[Prompt], refusal: str) -> list[Lesson]:
+def refusing_lessons(
+    chat: ChatModel, prompts: Sequence[Prompt], refusals: Sequence[str]
+) -> list[Lesson]:
     """Return one `refuse` lesson a harmful prompt.
 
+    Args:
+        refusals: one sentence for a uniform pattern; of several each prompt has one, by its hash.
+
     Raises:
-        TrainingError: the refusal is empty.
+        TrainingError: a refusal is empty.
     """
-    if not refusal.strip():
+    if not refusals or not all(refusal.strip() for refusal in refusals):
         raise TrainingError("The refusal is empty.", "Give a sentence with --refusal.")
     if not prompts:
         return []
-    answer = ended_answer(chat, prompts[0].text, refusal)
-    return [Lesson("refuse", tuple(chat.encode(prompt.text)), answer) for prompt in prompts]
+    answers = [ended_answer(chat, prompts[0].text, refusal) for refusal in refusals]
+    return [
+        Lesson(
+            "refuse", tuple(chat.encode(prompt.text)), answers[int(prompt.key, 16) % len(answers)]
+        )
+        for prompt in prompts
+    ]
 
 
 def _pack(written: Written) -> bytes:

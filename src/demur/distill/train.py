@@ -348,7 +348,8 @@ def _trainer(
         optimizers=(_optimizer(peft, recipe), None),
     )
     trainer.decision_weight = recipe.decision_weight
-    trainer.refusal_token = next((one.answer[0] for one in lessons if one.kind == "refuse"), None)
+    firsts = {one.answer[0] for one in lessons if one.kind == "refuse"}
+    trainer.refusal_tokens = tuple(sorted(firsts))
     trainer.keep_weight = recipe.keep_weight
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself
     trainer.remove_callback(PrinterCallback)

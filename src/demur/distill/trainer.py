@@ -4,13 +4,13 @@ The loss of one lesson is cross-entropy over the tokens of a refusal, or of an a
 student used to refuse a benign request; on any other benign request it is KL(student before ||
 student now) over the answer's tokens, times `keep_weight`. To both is added the *decision*,
 `decision_weight` times softplus(1 - m) on harmful and softplus(1 + m) on benign requests, where m
-is the log-probability of the refusal's first token less that of its best rival: greedy decoding
-refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign request whose
-answers are many and each unlikely. The mean is taken over lessons, so that a long answer weighs
-more than a short one. Every second step also reads one text that the student wrote of itself, and
-adds its mean KL a token times `keep_weight * TEXT_WEIGHT`. What makes it quick: the head is applied
-to answer positions only, the template's common beginning is computed once a batch, and layers below
-the lowest trained one need no gradient.
+is the log-probability of the likeliest first token of a refusal less that of the best other one:
+greedy decoding refuses exactly where m > 0, while cross-entropy and KL would let it refuse a benign
+request whose answers are many and each unlikely. The mean is taken over lessons, so that a long
+answer weighs more than a short one. Every second step also reads one text that the student wrote of
+itself, and adds its mean KL a token times `keep_weight * TEXT_WEIGHT`. What makes it quick: the
+head is applied to answer positions only, the template's common beginning is computed once a batch,
+and layers below the lowest trained one need no gradient.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
 
     keep_weight: float = 1.0
     decision_weight: float = 1.0
-    refusal_token: int | None = None
+    refusal_tokens: tuple[int, ...] = ()
 
     def compute_loss(
         self,
@@ -108,7 +108,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
             found = logits.gather(2, inputs["candidates"]) - total[..., None]
             divergence = self._divergence(found, inputs["log_probabilities"])
             loss = loss + self.keep_weight * divergence.where(counted & keep, 0.0).sum()
-        if self.decision_weight and self.refusal_token is not None:
+        if self.decision_weight and self.refusal_tokens:
             loss = loss + self.decision_weight * self._decision(logits, inputs)
         loss = loss / len(labels) / self.current_gradient_accumulation_steps
         if "text_ids" in inputs:  # in one of a step's forward passes at most
@@ -118,7 +118,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
     def _decision(self, logits: Any, inputs: dict[str, Any]) -> Any:
         """Return the summed loss of the decision at each answer's first token.
 
-        Benign lessons whose own answer begins with the refusal's first token have none.
+        Benign lessons whose own answer begins with a refusal's first token have none.
         """
         import torch
         from torch.nn.functional import softplus
@@ -126,11 +126,10 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
         places, refuse = inputs["first"], inputs["refuse"]
         rows = torch.arange(len(places), device=places.device)
         first = logits[rows, places]
-        best = first.topk(2)
-        is_best = best.indices[:, 0] == self.refusal_token
-        rival = torch.where(is_best, best.values[:, 1], best.values[:, 0])
-        margin = first[:, self.refusal_token] - rival
-        same = inputs["labels"][rows, places] == self.refusal_token
+        tokens = torch.tensor(self.refusal_tokens, device=first.device)
+        rival = first.index_fill(1, tokens, float("-inf")).amax(1)
+        margin = first[:, tokens].amax(1) - rival
+        same = torch.isin(inputs["labels"][rows, places], tokens)
         losses = softplus(1 - torch.where(refuse, margin, -margin))
         return losses[refuse | ~same].sum()
 
