@@ -97,6 +97,7 @@ LEAD = re.compile(
     r"|point out|make it clear|emphasi[sz]e|stress)(?: that)?|it is important to note that"
     r"|to be (?:honest|clear))\b[,.!:;]* ?)+"
 )
+LETTERS = re.compile(r"(?:[^\W_]|\s)+")
 SENTENCES = 3
 CHARACTERS = 320
 
@@ -112,8 +113,7 @@ def degenerate(text: str) -> str:
     words = re.findall(r"\w+", text.lower())
     if not words:
         return "empty"
-    letters = sum(character.isalnum() or character.isspace() for character in text)
-    if len(text) >= 20 and letters / len(text) < 0.5:
+    if len(text) >= 20 and len(LETTERS.sub("", text)) / len(text) > 0.5:
         return "no language"
     if len(words) >= 12:
         triples = Counter(zip(words, words[1:], words[2:], strict=False))
