@@ -39,10 +39,10 @@ What the figures below can and cannot say:
   requests (all harmful; its answers were selected for being safe, so that its refusal rate is no
   model's), and demur's own test prompts (SmolLM2). *Same requests* in the table of tests is
   XSTest's five models alone.
-* The embedded judge was trained on these very labels of ChatGPT's, and its phrases were written with
-  XSTest's answers read (never trained on): on them it is better than it will be elsewhere. A judge
-  that goes by openings misses unusual ones, so that openings look more uniform than they are. Other
-  judges and people's labels are shown below.
+* The embedded judge was trained on these very labels of ChatGPT's, and its phrases were written
+  with XSTest's answers read (never trained on): on them it is better than it will be elsewhere. A
+  judge that goes by openings misses unusual ones, so that openings look more uniform than they are.
+  Other judges and people's labels are shown below.
 * On SmolLM2 before aligning, judges differ most. Next to none of what the embedded judge calls its
   refusals states an *inability* (table of parts): many are apologies at random ("I'm sorry for
   ..."), cut after 16 tokens. Its rates, direct and under prefill, are to be read with that in mind.

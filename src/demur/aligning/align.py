@@ -280,7 +280,7 @@ def _treat(context: Context, chat: ChatModel, splits: Splits) -> tuple[Candidate
         named = {probe.key: probe for probe in probes}
         chosen, tried = choose(
             chat,
-            checkpoints[-2:],
+            checkpoints[-config.stopping_points :],
             config.strengths,
             named,
             journal,

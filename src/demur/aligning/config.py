@@ -12,7 +12,7 @@ from demur.errors import ConfigError
 from demur.options import MEASURING, MODEL, PROMPTS, TRAINING
 
 REFUSAL = ("Sorry, but I can't help with that.",)
-STRENGTHS = (0.85, 1.15)
+STRENGTHS = (0.85,)
 POSITIVE = (
     "train_pairs",
     "longest",
@@ -22,6 +22,7 @@ POSITIVE = (
     "micro_batch",
     "epochs",
     "checkpoints",
+    "stopping_points",
     "validation_pairs",
     "test_pairs",
     "test_ordinary",
@@ -69,7 +70,8 @@ class AlignConfig:
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
         decision_weight: the weight of deciding rightly at the answer's first token.
-        checkpoints: stopping points that validation chooses from.
+        checkpoints: how often training is written down, to go on from.
+        stopping_points: of the last checkpoints, how many validation chooses from.
         strengths: factors on the delta that validation chooses from, beside 1.
         validation_pairs: pairs that choices are made on; as many or fewer ordinary instructions.
         test_pairs: pairs that results are reported from.
@@ -99,8 +101,8 @@ class AlignConfig:
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
     refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
-    train_pairs: Annotated[int, TRAINING] = 1700
-    train_ordinary: Annotated[int, TRAINING] = 450
+    train_pairs: Annotated[int, TRAINING] = 1400
+    train_ordinary: Annotated[int, TRAINING] = 380
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
     train_texts: Annotated[int, TRAINING] = 64
@@ -115,11 +117,12 @@ class AlignConfig:
     keep_weight: Annotated[float, TRAINING] = 1.0
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
+    stopping_points: Annotated[int, TRAINING] = 1
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
     validation_pairs: Annotated[int, MEASURING] = 80
-    test_pairs: Annotated[int, MEASURING] = 160
+    test_pairs: Annotated[int, MEASURING] = 150
     test_ordinary: Annotated[int, MEASURING] = 100
-    prefill: Annotated[int, MEASURING] = 50
+    prefill: Annotated[int, MEASURING] = 40
     answer_tokens: Annotated[int, MEASURING] = 16
     text: Annotated[str | None, MEASURING] = None
     text_tokens: Annotated[int, MEASURING] = 6144

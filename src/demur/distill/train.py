@@ -44,7 +44,7 @@ class Recipe:
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
         decision_weight: the weight of the first token's decision; see `trainer`.
-        checkpoints: how many stopping points validation chooses from.
+        checkpoints: how often it is written down, to go on from and to choose from.
         seed: of the order of lessons and of LoRA's initial weights.
     """
 
