@@ -36,7 +36,7 @@ def command_line(config: AlignConfig, run: Path, identity: Mapping[str, Any] | N
             words.append(flag)
         elif isinstance(value, tuple):
             # a strength of 1 is always tried, so that it stands for "no others"
-            words += [flag, *(repr(item) for item in value or (1.0,))]
+            words += [flag, *map(str, value or (1.0,))]
         elif not str(value) or str(value).startswith("-"):
             words.append(f"{flag}={value}")
         else:
@@ -103,7 +103,7 @@ def method(context: Context) -> tuple[tuple[str, str], ...]:
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, tuple):
-            return ", ".join(f"{item:g}" for item in value) or "none"
+            return ", ".join(str(item) for item in value) or "none"
         return str(value)
 
     pairs = [(each.name, getattr(context.config, each.name)) for each in fields(context.config)]
