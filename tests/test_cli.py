@@ -217,7 +217,7 @@ def test_a_whole_run_leaves_a_complete_folder(finished: tuple[Path, dict[str, An
     for each in printed["scorecard"]["comparisons"]:
         assert each["before"]["n"] == each["after"]["n"] > 0
         assert each["after"]["low"] <= each["after"]["value"] <= each["after"]["high"]
-    assert len(printed["tried"]) == 4
+    assert len(printed["tried"]) == 2  # the last checkpoint at two strengths
     log = (run / "run.log").read_text().rstrip()
     assert log.splitlines()[-1].endswith("report.html.")
     assert "Harmful requests refused" in log

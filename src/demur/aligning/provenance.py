@@ -36,7 +36,11 @@ def command_line(config: AlignConfig, run: Path, identity: Mapping[str, Any] | N
             words.append(flag)
         elif isinstance(value, tuple):
             # a strength of 1 is always tried, so that it stands for "no others"
-            words += [flag, *map(str, value or (1.0,))]
+            items = [str(item) for item in value or (1.0,)]
+            if all(item and not item.startswith("-") for item in items):
+                words += [flag, *items]
+            else:
+                words += [f"{flag}={item}" for item in items]
         elif not str(value) or str(value).startswith("-"):
             words.append(f"{flag}={value}")
         else:
