@@ -200,7 +200,7 @@ def test_the_page_has_all_models_and_hides_harm(measured):
 
 
 def test_the_same_command_again_computes_nothing(home, measured, monkeypatch):
-    import demur.measuring_stages
+    import demur.measuring.stages
 
     def refuse(*arguments):
         raise AssertionError("a model was loaded again")
@@ -452,8 +452,7 @@ def test_the_package_offers_the_function_by_name():
 
 
 def test_kinds_that_are_missing_come_from_the_built_in_test_split(home, monkeypatch):
-    import demur.measuring_prompts
-
+    import demur.measuring.sets
     from demur.measuring.sets import used_sets
 
     known = builtin_set().prompts[::25]
