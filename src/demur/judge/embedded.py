@@ -56,7 +56,7 @@ def load_heads() -> dict[str, Head]:
 class EmbeddedJudge:
     """Two logistic heads on hashed n-grams and cues of an answer and its request."""
 
-    name = "embedded-1"
+    name = "embedded-2"
     quick = True
     description = (
         "Logistic regressions on word n-grams and phrase cues of the answer and its request, "

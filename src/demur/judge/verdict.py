@@ -48,7 +48,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Name and version (`embedded-1`), the key of its verdicts in a journal."""
+        """Name and version (`embedded-2`), the key of its verdicts in a journal."""
 
     @property
     def description(self) -> str:
