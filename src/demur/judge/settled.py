@@ -4,7 +4,7 @@ An answer is settled once it has refused, or once it has begun as refusals do no
 no sign of declining, of apology or of hesitation, and no word said over and over. The rule is
 not exact (an answer may loop later on, or refuse in its second sentence): how often the verdict
 on what was written by then differs from that on the whole answer is measured in
-`benchmarks/generation.py` and stands in docs/results.
+`benchmarks/generation.py` and stands in docs/results/generation.md.
 """
 
 from __future__ import annotations
