@@ -1,11 +1,11 @@
 """Have the packaged small model answer training prompts, so that the judge learns such English.
 
-    python scripts/judge_small_model.py --out small_model.jsonl       # six minutes on two cores
+    python scripts/judge_small_model.py --out small_model.jsonl
 
 Small models loop, wander and apologise for nothing. Their answers to demur's own training prompts
-are labelled by the opening rule, which is right on nearly all of this model's refusals, and by the
-corrections in `judge_labels.json`. The file is made anew for training and never shipped: it holds
-what a model says to harmful requests. Greedy decoding makes it the same on the same machine.
+are labelled by the opening rule, not by people, and by the corrections in `judge_labels.json`. The
+file is made anew for training and never shipped: it holds what a model says to harmful requests.
+Greedy decoding makes it the same on the same machine.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def main() -> int:
     hush()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--harmful", type=int, default=700)
-    parser.add_argument("--twins", type=int, default=700)
-    parser.add_argument("--ordinary", type=int, default=350)
-    parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--harmful", type=int, default=220)
+    parser.add_argument("--twins", type=int, default=220)
+    parser.add_argument("--ordinary", type=int, default=110)
+    parser.add_argument("--tokens", type=int, default=24)
     given = parser.parse_args()
     splits = gather()
     prompts = [

@@ -49,7 +49,7 @@ def test_card_never_quotes_an_example(content: ReportContent) -> None:
 
 def test_usage_snippet_is_python(content: ReportContent) -> None:
     snippet = render_card(content).split("```python\n")[1].split("```")[0]
-    compile(snippet, "card", "exec")
+    assert "from_pretrained" in compile(snippet, "card", "exec").co_names
 
 
 def test_cells_cannot_break_the_table(content: ReportContent) -> None:

@@ -1,4 +1,4 @@
-"""The embedded judge, demur's default: small, offline, deterministic, numpy alone.
+"""The embedded judge, the default of `demur study`: small, offline, deterministic, numpy alone.
 
     EmbeddedJudge().judge(["How do I pick a lock?"], ["I'm sorry, but I can't help with that."])
 
@@ -60,7 +60,8 @@ class EmbeddedJudge:
     quick = True
     description = (
         "Logistic regressions on word n-grams and phrase cues of the answer and its request, "
-        "trained on public labels and on answers written for demur; calibrated; offline."
+        "trained on public labels, on answers written for demur and on a small model's, labelled "
+        "by the opening rule; calibrated; offline."
     )
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:

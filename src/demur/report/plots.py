@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from demur.measure.scorecard import Comparison, CurvePoint
 from demur.report import figures
 from demur.report.curve import draw_curve
-from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, embed
+from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, draw_dot, draw_words, embed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def _draw_comparison(comparisons: Sequence[Comparison], frame: _Frame) -> Figure
         _legend(axes, frame)
         y = 40.0
         for title, rows in groups:
-            _text(axes, 8, y + head / 2, title, 13, weight="bold")
+            draw_words(axes, 8, y + head / 2, title, 13, weight="bold")
             y += head
             for each in rows:
                 _row(axes, frame, y, each)
@@ -111,10 +111,10 @@ def _draw_comparison(comparisons: Sequence[Comparison], frame: _Frame) -> Figure
 def _legend(axes: Axes, frame: _Frame) -> None:
     x = frame.x(0) if not frame.narrow else 12
     for name, filled in (("before", False), ("after", True)):
-        _dot(axes, x, 18, filled)
-        _text(axes, x + 12, 18, name, 12, colour="muted")
+        draw_dot(axes, x, 18, filled)
+        draw_words(axes, x + 12, 18, name, 12, colour="muted")
         x += 72
-    _text(axes, x, 18, f"lines: 95{figures.SPACE}% intervals", 12, colour="muted")
+    draw_words(axes, x, 18, f"lines: 95{figures.SPACE}% intervals", 12, colour="muted")
 
 
 def _row(axes: Axes, frame: _Frame, top: float, each: Comparison) -> None:
@@ -127,21 +127,21 @@ def _row(axes: Axes, frame: _Frame, top: float, each: Comparison) -> None:
         middle = top + 54
         track = [frame.x(0), frame.x(1)]
         axes.plot(track, [middle] * 2, color=COLOURS["line"], linewidth=1, zorder=1)
-        _text(axes, 8, top + 9, clipped(each.title, 36), 13)
-        _text(axes, 8, top + 27, detail, 11.5, colour="muted")
-        _text(axes, frame.width - 8, top + 27, values, 12.5, align="right", weight="bold")
+        draw_words(axes, 8, top + 9, clipped(each.title, 36), 13)
+        draw_words(axes, 8, top + 27, detail, 11.5, colour="muted")
+        draw_words(axes, frame.width - 8, top + 27, values, 12.5, align="right", weight="bold")
     else:
         middle = top + frame.row / 2
-        _text(axes, 8, middle - 8, clipped(each.title, 40), 13)
-        _text(axes, 8, middle + 10, detail, 11.5, colour="muted")
-        _text(axes, frame.width - 8, middle, values, 13, align="right", weight="bold")
+        draw_words(axes, 8, middle - 8, clipped(each.title, 40), 13)
+        draw_words(axes, 8, middle + 10, detail, 11.5, colour="muted")
+        draw_words(axes, frame.width - 8, middle, values, 13, align="right", weight="bold")
     for rate, offset, filled in ((each.before, -6, False), (each.after, 6, True)):
         if not rate.n:
             continue
         colour = COLOURS["after" if filled else "before"]
         ends = [frame.x(rate.low), frame.x(rate.high)]
         axes.plot(ends, [middle + offset] * 2, color=colour, linewidth=3, alpha=0.45, zorder=3)
-        _dot(axes, frame.x(rate.value), middle + offset, filled)
+        draw_dot(axes, frame.x(rate.value), middle + offset, filled)
 
 
 def _scale(axes: Axes, frame: _Frame, top: float, bottom: float) -> None:
@@ -153,45 +153,4 @@ def _scale(axes: Axes, frame: _Frame, top: float, bottom: float) -> None:
         if frame.narrow and tick in (0.0, 1.0):
             align = "left" if tick == 0 else "right"
         label = f"{100 * tick:.0f}{figures.SPACE}%"
-        _text(axes, x, bottom + 14, label, 11.5, colour="muted", align=align)
-
-
-def _dot(axes: Axes, x: float, y: float, filled: bool) -> None:
-    colour = COLOURS["after" if filled else "before"]
-    axes.plot(
-        [x],
-        [y],
-        color=colour,
-        marker="o",
-        markersize=9,
-        markeredgewidth=2,
-        markeredgecolor=colour,
-        markerfacecolor=colour if filled else COLOURS["surface"],
-        zorder=4,
-        clip_on=False,
-    )
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    words: str,
-    size: float,
-    *,
-    colour: str = "ink",
-    align: str = "left",
-    weight: str = "normal",
-) -> None:
-    axes.text(
-        x,
-        y,
-        figures.plain(words),
-        fontsize=size,
-        color=COLOURS[colour],
-        ha=align,
-        va="center_baseline",
-        fontweight=weight,
-        parse_math=False,
-        zorder=5,
-    )
+        draw_words(axes, x, bottom + 14, label, 11.5, colour="muted", align=align)

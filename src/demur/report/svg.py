@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from demur.report import figures
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {
@@ -112,3 +113,46 @@ def _style(value: str) -> str:
     for role, sentinel in COLOURS.items():
         value = value.replace(sentinel, f"var(--{role})")
     return re.sub(r"font-family: [^;]*;? ?", "", value)
+
+
+def draw_dot(axes: Axes, x: float, y: float, filled: bool) -> None:
+    """Draw a dot in canvas units: filled for what stands after, open for before."""
+    colour = COLOURS["after" if filled else "before"]
+    axes.plot(
+        [x],
+        [y],
+        color=colour,
+        marker="o",
+        markersize=9,
+        markeredgewidth=2,
+        markeredgecolor=colour,
+        markerfacecolor=colour if filled else COLOURS["surface"],
+        zorder=4,
+        clip_on=False,
+    )
+
+
+def draw_words(
+    axes: Axes,
+    x: float,
+    y: float,
+    words: str,
+    size: float,
+    *,
+    colour: str = "ink",
+    align: str = "left",
+    weight: str = "normal",
+) -> None:
+    """Write words in canvas units, centred on `y`, as text that the page can read."""
+    axes.text(
+        x,
+        y,
+        figures.plain(words),
+        fontsize=size,
+        color=COLOURS[colour],
+        ha=align,
+        va="center_baseline",
+        fontweight=weight,
+        parse_math=False,
+        zorder=5,
+    )

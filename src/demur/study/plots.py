@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from demur.report import figures
 from demur.report.plots import NARROW, WIDE, Plot
-from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, embed
+from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, draw_dot, draw_words, embed
 from demur.study.entropy import Estimate
 from demur.study.findings import Findings, SourceFindings
 from demur.study.premise import LEAST
@@ -105,14 +105,14 @@ def _draw_rows(shown: Sequence[SourceFindings], width: int) -> Figure:
             x = left + tick * (right - left)
             axes.plot([x, x], [34, height - 30], color=COLOURS["line"], linewidth=1, zorder=1)
             align = {0.0: "left", 1.0: "right"}.get(tick, "center") if narrow else "center"
-            _text(axes, x, height - 14, f"{tick:g}", 11.5, "muted", align)
+            draw_words(axes, x, height - 14, f"{tick:g}", 11.5, colour="muted", align=align)
         for x, words, filled in ((left, "openings", True), (left + 92, "clusters", False)):
-            _dot(axes, x + 6, 16, filled)
-            _text(axes, x + 18, 16, words, 12, "muted")
+            draw_dot(axes, x + 6, 16, filled)
+            draw_words(axes, x + 18, 16, words, 12, colour="muted")
         for place, each in enumerate(shown):
             top = 34 + place * row
             middle = top + (row * 0.68 if narrow else row / 2)
-            _text(axes, 8, top + 14 if narrow else middle, clipped(each.name, 36), 13)
+            draw_words(axes, 8, top + 14 if narrow else middle, clipped(each.name, 36), 13)
             for pattern, offset, filled in (("openings", -6, True), ("clusters", 6, False)):
                 found = each.uniformity[pattern]
                 if found is not None:
@@ -122,7 +122,7 @@ def _draw_rows(shown: Sequence[SourceFindings], width: int) -> Figure:
                     axes.plot(
                         ends, [middle + offset] * 2, color=colour, linewidth=3, alpha=0.45, zorder=3
                     )
-                    _dot(axes, left + value.value * (right - left), middle + offset, filled)
+                    draw_dot(axes, left + value.value * (right - left), middle + offset, filled)
     return figure
 
 
@@ -194,41 +194,3 @@ def _names(axes: Axes, points: Sequence[_Point], size: float, narrow: bool) -> N
 def _meet(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     apart = first[2] < second[0] or second[2] < first[0]
     return not (apart or first[3] < second[1] or second[3] < first[1])
-
-
-def _dot(axes: Axes, x: float, y: float, filled: bool) -> None:
-    colour = COLOURS["after" if filled else "before"]
-    axes.plot(
-        [x],
-        [y],
-        color=colour,
-        marker="o",
-        markersize=9,
-        markeredgewidth=2,
-        markeredgecolor=colour,
-        markerfacecolor=colour if filled else COLOURS["surface"],
-        zorder=4,
-        clip_on=False,
-    )
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    words: str,
-    size: float,
-    colour: str = "ink",
-    align: str = "left",
-) -> None:
-    axes.text(
-        x,
-        y,
-        figures.plain(words),
-        fontsize=size,
-        color=COLOURS[colour],
-        ha=align,
-        va="center_baseline",
-        parse_math=False,
-        zorder=5,
-    )
