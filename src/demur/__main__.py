@@ -1,7 +1,5 @@
 """`python -m demur` is `demur`."""
 
-import sys
+from demur.cli import entry
 
-from demur.cli import main
-
-sys.exit(main())
+entry()

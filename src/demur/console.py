@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from demur.interruption import stop_if_wanted
+
 Advance = Callable[[int], None]
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -91,7 +93,12 @@ class Narrator:
             )
             with Progress(*columns, console=self.console, transient=True) as bar:
                 task = bar.add_task(description, total=total)
-                yield lambda count: bar.update(task, advance=count)
+
+                def advance(count: int) -> None:
+                    stop_if_wanted()
+                    bar.update(task, advance=count)
+
+                yield advance
         else:
             yield self._lines(description, total)
         seconds = time.monotonic() - begun
@@ -103,6 +110,7 @@ class Narrator:
 
         def advance(count: int) -> None:
             nonlocal last, done
+            stop_if_wanted()
             done += count
             now = time.monotonic()
             if now - last > SECONDS_BETWEEN_LINES and 0 < done < total:

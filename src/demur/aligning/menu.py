@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from demur.errors import DemurError
+from demur.interruption import heard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,6 +84,7 @@ def run_menu(actions: Actions, asker: Asker, say: Callable[[str], None]) -> None
                 if path:
                     actions.save(Path(path).expanduser())
         except (KeyboardInterrupt, EOFError):
+            heard()
             return
         except DemurError as error:
             say(f"{error.cause} {error.remedy}")

@@ -17,12 +17,15 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
+from demur import interruption
 from demur.cli import align, judge, measure, study
 from demur.cli.app import app, print_json
 from demur.errors import DemurError, Interrupted, RunError
 from demur.quiet import hush
 
-__all__ = ["align", "app", "judge", "main", "measure", "study"]
+__all__ = ["align", "app", "entry", "judge", "main", "measure", "study"]
+
+INTERRUPTED = Interrupted.exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     hush()
-    # kill's default signal is a wish to stop, as Ctrl-C is: the journal and locks are left in order
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption.listen()
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -59,6 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Make room and run the same command again: it continues.",
         )
         return _fail(full, "--json" in tokens)
+
+
+def entry() -> None:
+    """Run the command line and end the process with its exit code."""
+    code = main()
+    if code == INTERRUPTED:
+        # Python would end itself by SIGINT where the interrupt passed through some C frames
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(error: DemurError, json: bool) -> int:
