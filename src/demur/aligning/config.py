@@ -101,8 +101,8 @@ class AlignConfig:
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
     refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
-    train_pairs: Annotated[int, TRAINING] = 1400
-    train_ordinary: Annotated[int, TRAINING] = 380
+    train_pairs: Annotated[int, TRAINING] = 1300
+    train_ordinary: Annotated[int, TRAINING] = 350
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
     train_texts: Annotated[int, TRAINING] = 64
