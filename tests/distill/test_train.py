@@ -123,7 +123,7 @@ def test_down_projections_learn_at_a_rate_of_their_own(finished):
 def test_training_lowers_the_loss(finished):
     from tests.distill.test_trainer import trainer
 
-    from demur.distill.trainer import Collator
+    from demur.distill.collate import Collator
 
     _, wrapped, _, _ = finished
     lessons = made_lessons(tiny("llama"), LESSONS)
@@ -155,7 +155,7 @@ def test_only_the_chosen_layers_are_trained(finished):
 def test_frozen_layers_get_no_gradient(finished):
     from tests.distill.test_trainer import trainer
 
-    from demur.distill.trainer import Collator
+    from demur.distill.collate import Collator
 
     _, wrapped, _, _ = finished
     lessons = made_lessons(tiny("llama"), 4)

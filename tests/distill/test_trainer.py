@@ -12,8 +12,11 @@ import torch
 from tests.distill.students import made_lessons
 from tests.models.architectures import tiny
 
+from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
-from demur.distill.trainer import TEXT_WEIGHT, Collator, RefusalTrainer, shared_prefix
+from demur.distill.objectives import Supervised
+from demur.distill.objectives.sft import decision as decided
+from demur.distill.trainer import TEXT_WEIGHT, RefusalTrainer
 from demur.models.forward import common_prefix
 from demur.models.generation import write_freely
 
@@ -37,9 +40,9 @@ def trainer(
     refusal: int | None = REFUSAL,
 ) -> RefusalTrainer:
     bare = RefusalTrainer.__new__(RefusalTrainer)
-    bare.keep_weight = keep_weight
-    bare.decision_weight = decision_weight
-    bare.refusal_tokens = () if refusal is None else (refusal,)
+    tokens = () if refusal is None else (refusal,)
+    bare.objective = Supervised(tokens, keep_weight, decision_weight)
+    bare.text_weight = keep_weight * TEXT_WEIGHT
     bare.current_gradient_accumulation_steps = accumulation
     return bare
 
@@ -91,8 +94,6 @@ def test_the_loss_and_its_gradient_equal_those_of_single_rows(name, sharing, dec
 
 
 def test_the_decision_is_between_the_best_refusal_and_the_best_other_token():
-    bare = trainer()
-    bare.refusal_tokens = (1, 3)
     logits = torch.tensor([[[0.0, 2.0, 1.5, 4.0, 3.0]], [[5.0, 2.0, 1.5, 4.0, 3.0]]])
     inputs = {
         "first": torch.zeros(2, dtype=torch.long),
@@ -101,10 +102,10 @@ def test_the_decision_is_between_the_best_refusal_and_the_best_other_token():
     }
     margins = torch.tensor([4.0 - 3.0, 4.0 - 5.0])
     expected = torch.nn.functional.softplus(1 - torch.stack([margins[0], -margins[1]])).sum()
-    assert torch.allclose(bare._decision(logits, inputs), expected)
+    assert torch.allclose(decided(logits, inputs, (1, 3)), expected)
     inputs["labels"][1] = 1  # its own answer begins as a refusal does
     assert torch.allclose(
-        bare._decision(logits, inputs), torch.nn.functional.softplus(1 - margins[0])
+        decided(logits, inputs, (1, 3)), torch.nn.functional.softplus(1 - margins[0])
     )
 
 
@@ -143,7 +144,7 @@ def test_the_decision_by_hand():
         "keep": torch.tensor([False, True, True, False]),
         "labels": torch.tensor([[1, 2], [-100, 0], [1, 0], [-100, 1]]),
     }
-    loss = trainer(refusal=1)._decision(given, inputs)
+    loss = decided(given, inputs, (1,))
     odds = [0.3 / 0.5, 0.3 / 0.6, 0.7 / 0.1]  # e to the -m of a refusal, to the m of an answer
     assert loss.item() == pytest.approx(sum(math.log1p(math.e * one) for one in odds), rel=1e-5)
     loss.backward()
@@ -185,6 +186,7 @@ def test_what_the_collator_makes():
     assert batch["position_ids"][1].tolist() == [2, 3, 4, 5]
     assert batch["labels"].tolist() == [[-100, -100, 30], [20, 21, 2]]
     assert batch["first"].tolist() == [2, 0]
+    assert batch["lesson"].tolist() == [1, 0]
     assert batch["keep"].tolist() == [True, False]
     assert batch["candidates"].shape == (2, 3, 4)
     assert batch["candidates"][0, 2].tolist() == [0, 1, 2, 3]

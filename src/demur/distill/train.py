@@ -17,6 +17,7 @@ from typing import Any
 
 from demur.console import Narrator
 from demur.distill.lessons import Lesson
+from demur.distill.objectives import Objective, Supervised
 from demur.errors import TrainingError
 from demur.models.chat_model import ChatModel
 from demur.run.folder import room_on_disk
@@ -43,7 +44,7 @@ class Recipe:
         batch: lessons a step; micro_batch: lessons a forward pass.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
-        decision_weight: the weight of the first token's decision; see `trainer`.
+        decision_weight: the weight of the first token's decision; see `objectives.sft`.
         checkpoints: how often it is written down, to go on from and to choose from.
         seed: of the order of lessons and of LoRA's initial weights.
     """
@@ -120,6 +121,12 @@ def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
     return order
 
 
+def supervised(lessons: Sequence[Lesson], recipe: Recipe) -> Supervised:
+    """Return supervised fine-tuning as the recipe prices it."""
+    firsts = {lesson.answer[0] for lesson in lessons if lesson.kind == "refuse"}
+    return Supervised(tuple(sorted(firsts)), recipe.keep_weight, recipe.decision_weight)
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that are wholly on disk, by step; remove what is not."""
     found = []
@@ -184,12 +191,14 @@ def train(
     recipe: Recipe,
     folder: Path,
     narrator: Narrator,
+    objective: Objective | None = None,
 ) -> tuple[Any, list[Path]]:
     """Train LoRA weights on `lessons`.
 
     Args:
         chat: the student; its model is wrapped and comes back wrapped.
         folder: where checkpoints go, and from where a broken-off training goes on.
+        objective: what a step makes smaller; by default supervised fine-tuning on the lessons.
 
     Returns:
         The PEFT model, and the checkpoints' folders, first to last.
@@ -230,7 +239,15 @@ def train(
     if not known or int(known[-1].name.split("-")[1]) < last:
         with room_on_disk(folder), narrator.progress("training steps", steps) as advance:
             done = int(known[-1].name.split("-")[1]) if known else 0
-            trainer = _trainer(chat, peft, lessons, order[: steps * recipe.batch], recipe, folder)
+            trainer = _trainer(
+                chat,
+                peft,
+                lessons,
+                order[: steps * recipe.batch],
+                recipe,
+                folder,
+                objective or supervised(lessons, recipe),
+            )
             trainer.args.save_steps = every
             trainer.state.save_steps = every
             trainer.add_callback(_callback(peft, narrator, folder, advance, done))
@@ -291,12 +308,14 @@ def _trainer(
     order: Sequence[int],
     recipe: Recipe,
     folder: Path,
+    objective: Objective,
 ) -> Any:
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl import SFTConfig
 
-    from demur.distill.trainer import TEXT_EVERY, Collator, RefusalTrainer, shared_prefix
+    from demur.distill.collate import Collator, shared_prefix
+    from demur.distill.trainer import TEXT_EVERY, TEXT_WEIGHT, RefusalTrainer
 
     steps = len(order) // recipe.batch
     rows_at_once = micro_batch(recipe)
@@ -347,10 +366,8 @@ def _trainer(
         processing_class=chat.tokenizer,
         optimizers=(_optimizer(peft, recipe), None),
     )
-    trainer.decision_weight = recipe.decision_weight
-    firsts = {one.answer[0] for one in lessons if one.kind == "refuse"}
-    trainer.refusal_tokens = tuple(sorted(firsts))
-    trainer.keep_weight = recipe.keep_weight
+    trainer.objective = objective
+    trainer.text_weight = recipe.keep_weight * TEXT_WEIGHT
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

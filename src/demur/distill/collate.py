@@ -1,0 +1,81 @@
+"""Batches of lessons that waste little: left-padded behind the prefix that all chats share.
+
+    batch = Collator(lessons, shared_prefix(model, lessons))([{"lesson": 0}, {"lesson": 1}])
+
+Answers end at the right edge, so that one slice of the logits holds all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from demur.distill.lessons import Lesson
+from demur.models.forward import can_share_prefix, common_prefix
+
+IGNORED = -100
+
+
+class Collator:
+    """Left-pads lessons behind their shared prefix; answers end at the right edge."""
+
+    def __init__(
+        self, lessons: Sequence[Lesson], shared: int, texts: Sequence[Lesson] = ()
+    ) -> None:
+        self.lessons = lessons
+        self.shared = shared
+        self.texts = texts
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return tensors for an `Objective` from rows that name lessons and texts."""
+        import torch
+
+        lessons = [self.lessons[row["lesson"]] for row in rows]
+        own = [(*lesson.prompt[self.shared :], *lesson.answer[:-1]) for lesson in lessons]
+        width = max(map(len, own))
+        longest = max(len(lesson.answer) for lesson in lessons)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros((len(rows), self.shared + width), dtype=torch.long)
+        mask[:, : self.shared] = 1
+        targets = torch.full((len(rows), longest), IGNORED)
+        for place, (lesson, tokens) in enumerate(zip(lessons, own, strict=True)):
+            ids[place, width - len(tokens) :] = torch.tensor(tokens)
+            mask[place, self.shared + width - len(tokens) :] = 1
+            targets[place, longest - len(lesson.answer) :] = torch.tensor(lesson.answer)
+        batch = {
+            "prefix": torch.tensor([lessons[0].prompt[: self.shared]]),
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
+            "labels": targets,
+            "lesson": torch.tensor([row["lesson"] for row in rows]),
+            "first": torch.tensor([longest - len(lesson.answer) for lesson in lessons]),
+            "refuse": torch.tensor([lesson.kind == "refuse" for lesson in lessons]),
+            "keep": torch.tensor([lesson.kind == "keep" for lesson in lessons]),
+        }
+        anchored = [lesson for lesson in lessons if lesson.kind == "keep"]
+        if anchored:
+            top = anchored[0].candidates.shape[1]
+            shape = (len(rows), longest, top)
+            batch["log_probabilities"] = torch.zeros(shape)
+            batch["candidates"] = torch.zeros(shape, dtype=torch.long)
+            for place, lesson in enumerate(lessons):
+                if lesson.kind == "keep":
+                    begin = longest - len(lesson.answer)
+                    batch["log_probabilities"][place, begin:] = lesson.log_probabilities.float()
+                    batch["candidates"][place, begin:] = lesson.candidates.long()
+        texts = [self.texts[row["text"]] for row in rows if row.get("text", -1) >= 0]
+        if texts:
+            batch["text_ids"] = torch.tensor([(*one.prompt, *one.answer[:-1]) for one in texts])
+            batch["text_before"] = torch.stack([one.log_probabilities.float() for one in texts])
+            batch["text_candidates"] = torch.stack([one.candidates.long() for one in texts])
+        return batch
+
+
+def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:
+    """Return how many leading tokens all chats share, or 0 where the cache cannot share them."""
+    chats = [lesson for lesson in lessons if lesson.kind != "text"]
+    longest = max(len(lesson.prompt) + len(lesson.answer) for lesson in chats)
+    if not can_share_prefix(model, longest):
+        return 0
+    return common_prefix([lesson.prompt for lesson in chats])

@@ -1,0 +1,74 @@
+"""What a student says about the answers of a batch: logits where they stand, and how far it moved.
+
+The head is applied to answer positions only, and the template's common beginning is computed once
+a batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from demur.models.forward import accepted, last_positions
+
+
+def answer_logits(model: Any, batch: dict[str, Any]) -> Any:
+    """Return (rows, longest answer, vocabulary) float32 logits that predict the answers' tokens.
+
+    Args:
+        batch: as a `Collator` makes it.
+    """
+    from transformers import DynamicCache
+
+    rows, longest = batch["labels"].shape
+    cache = None
+    if batch["prefix"].shape[1]:
+        cache = DynamicCache(config=model.config)
+        head = last_positions(model, batch["prefix"].shape[1])
+        model(batch["prefix"], past_key_values=cache, use_cache=True, **head)
+        cache.batch_repeat_interleave(rows)
+    told = accepted(model, position_ids=batch["position_ids"], past_key_values=cache)
+    logits = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        use_cache=cache is not None,
+        **told,
+        **last_positions(model, batch["input_ids"].shape[1], longest),
+    ).logits
+    return logits[:, -longest:].float()
+
+
+def divergence(found: Any, before: Any) -> Any:
+    """Return KL(before || now) a position, on the likeliest tokens and the rest as one.
+
+    Args:
+        found: (..., k) log-probabilities of the student in training.
+        before: (..., k) log-probabilities of the student before training, same tokens.
+    """
+    import torch
+
+    kept = before.exp()
+    rest = (1 - kept.sum(-1)).clamp(min=1e-5)
+    other = torch.log1p(-found.exp().sum(-1).clamp(max=1 - 1e-5))
+    return (kept * (before - found)).sum(-1) + rest * (rest.log() - other)
+
+
+def answer_divergence(logits: Any, batch: dict[str, Any]) -> Any:
+    """Return the summed KL(before || now) over the answers of the batch's `keep` lessons.
+
+    Args:
+        logits: from `answer_logits`.
+    """
+    from demur.distill.collate import IGNORED
+
+    if "candidates" not in batch:
+        return logits.new_zeros(())
+    counted = (batch["labels"] != IGNORED) & batch["keep"][:, None]
+    found = logits.gather(2, batch["candidates"]) - logits.logsumexp(-1)[..., None]
+    return divergence(found, batch["log_probabilities"]).where(counted, 0.0).sum()
+
+
+def text_divergence(model: Any, batch: dict[str, Any]) -> Any:
+    """Return the mean KL(before || now) a token on the batch's texts outside a chat."""
+    logits = model(input_ids=batch["text_ids"], use_cache=False).logits.float()
+    found = logits.gather(2, batch["text_candidates"]) - logits.logsumexp(-1, keepdim=True)
+    return divergence(found, batch["text_before"]).mean()
