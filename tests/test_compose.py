@@ -13,15 +13,6 @@ from typing import Any, cast
 import pytest
 
 from demur.aligning.config import AlignConfig
-from demur.aligning.outcome import closing, goals, headline, lines
-from demur.aligning.provenance import (
-    command_line,
-    hub_id,
-    is_card_of_demur,
-    licence,
-    prompt_rows,
-)
-from demur.aligning.stages import Context
 from demur.cli import app
 from demur.errors import ConfigError, DemurError, RunError
 from demur.measure.result import read_result, scorecard_of, write_result
@@ -32,6 +23,15 @@ from demur.report.card import render_card
 from demur.run.folder import default_folder
 from demur.run.versions import versions
 from demur.stats import Mean, paired, rate
+from demur.treating.outcome import closing, goals, headline, lines
+from demur.treating.provenance import (
+    command_line,
+    hub_id,
+    is_card_of_demur,
+    licence,
+    prompt_rows,
+)
+from demur.treating.stages import Context
 from tests.report.conftest import make_content
 
 

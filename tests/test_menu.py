@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from demur.aligning.align import Aligned
 from demur.aligning.config import AlignConfig
 from demur.aligning.menu import (
     CHAT,
@@ -24,6 +23,7 @@ from demur.aligning.menu import (
 )
 from demur.cli.conversation import Speaker, converse
 from demur.errors import CheckpointError, PromptError
+from demur.treating.pipeline import Outcome
 from tests.report.conftest import make_content
 from tests.tiny import tiny_llama
 
@@ -112,7 +112,7 @@ def test_the_real_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     tiny_llama(tmp_path / "before")
     tiny_llama(tmp_path / "after", seed=1)
     report = tmp_path / "report.html"
-    aligned = Aligned(
+    aligned = Outcome(
         tmp_path, tmp_path / "after", tmp_path / "p", report, "", make_content().scorecard
     )
     console = Console(file=io.StringIO(), width=100)

@@ -13,6 +13,7 @@ from demur.errors import DemurError
 if TYPE_CHECKING:
     from demur.aligning.align import align
     from demur.checkpoint import apply_patch, revert_patch
+    from demur.distilling.distill import distill
     from demur.judging.judge import rejudge, score_judges
     from demur.measuring.measure import measure_models
     from demur.study.study import study_refusals
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "align",
     "apply_patch",
+    "distill",
     "measure_models",
     "rejudge",
     "revert_patch",
@@ -33,6 +35,7 @@ __all__ = [
 _HOMES = {
     "align": "demur.aligning.align",
     "apply_patch": "demur.checkpoint",
+    "distill": "demur.distilling.distill",
     "measure_models": "demur.measuring.measure",
     "rejudge": "demur.judging.judge",
     "revert_patch": "demur.checkpoint",

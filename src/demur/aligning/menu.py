@@ -16,8 +16,8 @@ from demur.interruption import heard
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from demur.aligning.align import Aligned
     from demur.aligning.config import AlignConfig
+    from demur.treating.pipeline import Outcome
 
 CHAT, REPORT, SAVE, QUIT = "chat", "report", "save", "quit"
 CHOICES = (
@@ -90,7 +90,7 @@ def run_menu(actions: Actions, asker: Asker, say: Callable[[str], None]) -> None
             say(f"{error.cause} {error.remedy}")
 
 
-def actions_of(aligned: Aligned, config: AlignConfig, console: Console) -> Actions:
+def actions_of(aligned: Outcome, config: AlignConfig, console: Console) -> Actions:
     """Return what the menu can do with a finished run."""
 
     def chat() -> None:

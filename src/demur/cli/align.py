@@ -91,9 +91,9 @@ def revert(
         trust_remote_code: let a model bring its own Python code.
         json: print what was done as one JSON object.
     """
-    from demur.aligning.provenance import is_card_of_demur
     from demur.checkpoint import revert_patch
     from demur.report.card import FILE
+    from demur.treating.provenance import is_card_of_demur
 
     folder = _for_patching(model, patch, out, revision, trust_remote_code)
     applied = revert_patch(folder, patch, out)
@@ -147,10 +147,10 @@ def show(run: Path, *, json: Json = False) -> None:
         run: its run folder.
         json: print the result as one JSON object.
     """
-    from demur.aligning.outcome import closing, goals
     from demur.measure.result import read_result, scorecard_of
     from demur.report.html import FILE
     from demur.report.table import console_table
+    from demur.treating.outcome import closing, goals
 
     result = read_result(run)
     if json:

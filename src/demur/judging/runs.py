@@ -57,23 +57,22 @@ def _is_aligning(folder: Path) -> bool:
         known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(known, dict) and "train_pairs" in known
+    return isinstance(known, dict) and ("verb" in known or "train_pairs" in known)
 
 
 def _probes(folder: Path, configuration: Mapping[str, Any]) -> Any:
-    from demur.aligning.config import AlignConfig
-    from demur.aligning.stages import reported_probes
     from demur.prompts.choose import gather
     from demur.prompts.types import SPLITS
     from demur.run.journal import content_key
+    from demur.treating.config import TreatmentConfig
+    from demur.treating.stages import reported_probes
 
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     remedy = "Judge the run with the version of demur, and the prompt files, that made it."
     try:
-        names = AlignConfig.__dataclass_fields__
+        names = TreatmentConfig.__dataclass_fields__
         chosen = {key: value for key, value in configuration.items() if key in names}
-        chosen["strengths"] = tuple(chosen.get("strengths", ()))
-        config = AlignConfig(**chosen)
+        config = TreatmentConfig(**chosen)
         splits = gather(
             pairs=config.pairs,
             harmful=config.harmful,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demur.aligning.config import AlignConfig
 from demur.console import Narrator
 from demur.distill.choose import Candidate
 from demur.judge import Judge
@@ -30,6 +29,7 @@ from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.run.folder import RunFolder
 from demur.run.journal import content_key
+from demur.treating.config import TreatmentConfig
 
 DIVERGENCE_PROMPTS = 60
 
@@ -38,7 +38,7 @@ DIVERGENCE_PROMPTS = 60
 class Context:
     """What the stages of one run share."""
 
-    config: AlignConfig
+    config: TreatmentConfig
     folder: RunFolder
     narrator: Narrator
     judge: Judge
@@ -81,7 +81,7 @@ class Side:
     losses: list[float]
 
 
-def reported_probes(config: AlignConfig, splits: Splits) -> tuple[Probe, ...]:
+def reported_probes(config: TreatmentConfig, splits: Splits) -> tuple[Probe, ...]:
     return standard_probes(
         evenly(splits.harmful("test"), config.test_pairs, config.seed),
         evenly(splits.twins("test"), config.test_pairs, config.seed),
@@ -140,12 +140,12 @@ def divergence(context: Context, chat: ChatModel, original: Any) -> list[float]:
 
 
 def scorecard(
-    config: AlignConfig,
+    config: TreatmentConfig,
     before: Side,
     after: Side,
     divergence: list[float],
     chosen: Candidate,
-    tried: list[Candidate],
+    tried: Sequence[Candidate],
 ) -> Scorecard:
     from demur.measure.utility import load_text, perplexity, perplexity_ratio
     from demur.stats import mean

@@ -8,25 +8,27 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demur.aligning.config import AlignConfig
 from demur.models.config import read_config
 from demur.models.resolve import ALIASES, ResolvedModel
 from demur.prompts.split import evenly
 from demur.prompts.types import KINDS, SPLITS, Kind, Split, Splits, of_kind
 from demur.report.content import PromptRow
 from demur.run.folder import default_folder
+from demur.treating.config import TreatmentConfig
 
 if TYPE_CHECKING:
-    from demur.aligning.stages import Context
+    from demur.treating.stages import Context
 
 
-def command_line(config: AlignConfig, run: Path, identity: Mapping[str, Any] | None = None) -> str:
+def command_line(
+    config: TreatmentConfig, run: Path, identity: Mapping[str, Any] | None = None
+) -> str:
     """Return the command that makes a run, shell-quoted, with every choice that is no default.
 
     Args:
         identity: what the run's default folder is named after; by default the configuration alone.
     """
-    words = ["demur", "align", config.model]
+    words = ["demur", config.verb, config.model]
     for each in fields(config):
         value = getattr(config, each.name)
         if each.default is MISSING or value == each.default:

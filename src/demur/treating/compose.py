@@ -7,15 +7,9 @@ here, and writing twice writes the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from demur.aligning.align import Aligned
-from demur.aligning.config import AlignConfig
-from demur.aligning.outcome import closing, goals, headline, lines
-from demur.aligning.provenance import command_line, hub_id, licence, method, prompt_rows
-from demur.aligning.stages import Context
 from demur.checkpoint import read_patch, update_results
 from demur.checkpoint.patch import PatchSummary
 from demur.distill.choose import Candidate
@@ -33,6 +27,11 @@ from demur.report.content import (
 )
 from demur.report.table import console_table
 from demur.run.versions import versions
+from demur.treating.config import TreatmentConfig
+from demur.treating.outcome import closing, goals, headline, lines
+from demur.treating.pipeline import Outcome, Treated
+from demur.treating.provenance import command_line, hub_id, licence, method, prompt_rows
+from demur.treating.stages import Context
 
 CARD = "model_card.md"
 DOCUMENTS = (html.FILE, CARD, FILE, f"model/{card.FILE}")
@@ -44,14 +43,13 @@ def write_documents(
     splits: Splits,
     scorecard: Scorecard,
     summary: PatchSummary,
-    chosen: Candidate,
-    tried: Sequence[Candidate],
+    treated: Treated,
     peak: int,
-) -> Aligned:
+) -> Outcome:
     """Write the report, the card and `result.json`, and tell the user what the run came to.
 
     Args:
-        chosen, tried: the candidate that the patch holds, and all that validation compared.
+        treated: what the treatment came to.
         peak: the most memory that the process held, in bytes.
 
     Raises:
@@ -69,18 +67,18 @@ def write_documents(
             "utility": scorecard.utility,
         },
     )
-    content = report_content(context, splits, scorecard, summary, chosen, tried, peak)
+    content = report_content(context, splits, scorecard, summary, treated, peak)
     report = html.write_report(content, folder)
     card.write_card(content, folder / "model")
     files.write_text(folder / CARD, card.render_card(content))
-    write_result(folder, _result(context, content, scorecard, summary, chosen))
+    write_result(folder, _result(context, content, scorecard, summary, treated.chosen))
     narrator = context.narrator
     narrator.heading("Before and after")
     narrator.table(console_table(scorecard))
     for line in content.fell_short:
         narrator.say(f"  fell short: {line}")
     narrator.say(closing(scorecard, aims, report))
-    return Aligned(folder, folder / "model", summary.path, report, title, scorecard)
+    return Outcome(folder, folder / "model", summary.path, report, title, scorecard)
 
 
 def report_content(
@@ -88,8 +86,7 @@ def report_content(
     splits: Splits,
     scorecard: Scorecard,
     summary: PatchSummary,
-    chosen: Candidate,
-    tried: Sequence[Candidate],
+    treated: Treated,
     peak: int,
 ) -> ReportContent:
     """Return everything that the report and the card say; for the arguments see the caller."""
@@ -105,14 +102,14 @@ def report_content(
         license=licence(resolved),
         tags=TAGS,
         created=_day(context),
-        patch=_patch_facts(summary, config),
+        patch=_patch_facts(summary, treated),
         headline=headline(scorecard, aims),
         achieved=achieved,
         fell_short=fell_short,
-        steps=_steps(context, splits, chosen, tried),
+        steps=_steps(context, splits, treated),
         scorecard=scorecard,
         method=method(context),
-        training=tuple(_training_row(each, chosen) for each in tried),
+        training=tuple(_training_row(each, treated.chosen) for each in treated.tried),
         prompts=prompt_rows(context, splits),
         judge=context.judge.description,
         command=command_line(config, context.folder.path, context.folder.configuration),
@@ -123,12 +120,7 @@ def report_content(
     )
 
 
-def _refusals(refusals: tuple[str, ...]) -> str:
-    first = f'"{refusals[0]}"'
-    return f"the answer {first}" if len(refusals) == 1 else f"one of {len(refusals)}, as {first}"
-
-
-def _model_name(config: AlignConfig, resolved: ResolvedModel) -> str:
+def _model_name(config: TreatmentConfig, resolved: ResolvedModel) -> str:
     name = hub_id(resolved) or config.model
     return name.rstrip("/").split("/")[-1] or "model"
 
@@ -143,12 +135,12 @@ def _day(context: Context) -> str:
     return str(day)
 
 
-def _patch_facts(summary: PatchSummary, config: AlignConfig) -> PatchFacts:
+def _patch_facts(summary: PatchSummary, treated: Treated) -> PatchFacts:
     path = summary.path
     return PatchFacts(
         path.name,
         path.stat().st_size,
-        config.rank,
+        treated.rank,
         summary.share,
         summary.tensors,
         file_sha256(path),
@@ -162,12 +154,9 @@ def _training_row(candidate: Candidate, chosen: Candidate) -> TrainingRow:
     )
 
 
-def _steps(
-    context: Context, splits: Splits, chosen: Candidate, tried: Sequence[Candidate]
-) -> tuple[str, ...]:
+def _steps(context: Context, splits: Splits, treated: Treated) -> tuple[str, ...]:
     """Return what was done, a step a sentence or two."""
-    config, resolved = context.config, context.resolved
-    made = context.folder.journal.fact("lessons") or {}
+    resolved = context.resolved
     origin = resolved.origin if resolved.kind in ("alias", "hub") else ""
     return (
         f"The model was read: {resolved.architecture}, {figures.parameters(resolved.parameters)} "
@@ -178,18 +167,7 @@ def _steps(
         f"{figures.grouped(len(splits.removed))} that repeat another, or nearly, were left out. "
         "A request, its twin and all that was made from the same template stay together.",
         "The untouched model answered the test prompts, and a judge read its answers.",
-        f"Lessons were made: {figures.grouped(made.get('refuse', 0))} harmful requests, each with "
-        f"{_refusals(config.refusal)}, and {figures.grouped(made.get('keep', 0))} harmless ones "
-        "with the model's own answers; "
-        f"{figures.grouped(made.get('left_out', 0))} that the model itself had refused, or left "
-        "without an answer, were not taught.",
-        f"A low-rank change (rank {config.rank}) of the layers from "
-        f"{figures.percent(config.first_layer)} to {figures.percent(config.last_layer)} of the "
-        "depth was trained to refuse the harmful requests, and to stay close to the original's "
-        "own distribution on the harmless ones.",
-        f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
-        f"prompts: harmful requests refused, less twins and ordinary instructions refused. "
-        f"{chosen.label[0].upper()}{chosen.label[1:]} was kept.",
+        *treated.steps,
         "The change was written as a patch, the patch put onto the original's weights, and the "
         "model that came out measured again on the same test prompts. They had played no part in "
         "training or choosing.",

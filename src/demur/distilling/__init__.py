@@ -1,0 +1,1 @@
+"""`demur distill`: refusals taught by training, with what they cost shown beside them."""

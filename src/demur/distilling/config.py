@@ -1,0 +1,87 @@
+"""Every choice of `demur distill`, with its default."""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, ClassVar
+
+from cyclopts import Parameter
+
+from demur.options import TRAINING
+from demur.treating.config import TreatmentConfig
+
+REFUSAL = ("Sorry, but I can't help with that.",)
+STRENGTHS = (0.85,)
+
+
+@dataclass(frozen=True)
+class DistillConfig(TreatmentConfig):
+    """How refusals are taught, beside what every treatment has; each has a flag of the same name.
+
+    Attributes:
+        refusal: the sentence that the model learns to refuse with, or several to vary.
+        train_pairs: how many harmful requests, and as many twins, become lessons.
+        train_ordinary: how many ordinary instructions become lessons.
+        longest: tokens of a request that is trained on; longer ones only where there are too few.
+        own_tokens: tokens of the student's own answer in a lesson.
+        train_texts: texts that the student writes of itself, as an anchor outside chats.
+        rank: rank of the low-rank patch.
+        informed: requests a side from which training's first directions are drawn; 0 for random.
+        first_layer: where training begins, as a fraction of the model's depth.
+        last_layer: where training ends, as a fraction of the model's depth.
+        learning_rate: of AdamW.
+        batch: lessons a step.
+        micro_batch: lessons a forward pass, at most.
+        epochs: how often each lesson is seen.
+        keep_weight: the price of divergence on benign requests.
+        decision_weight: the weight of deciding rightly at the answer's first token.
+        checkpoints: how often training is written down, to go on from.
+        stopping_points: of the last checkpoints, how many validation chooses from.
+        strengths: factors on the delta that validation chooses from, beside 1.
+    """
+
+    verb: ClassVar[str] = "distill"
+    positive: ClassVar[tuple[str, ...]] = (
+        *TreatmentConfig.positive,
+        *("train_pairs", "longest", "own_tokens", "rank", "batch", "micro_batch", "epochs"),
+        *("checkpoints", "stopping_points"),
+    )
+    not_negative: ClassVar[tuple[str, ...]] = (
+        *TreatmentConfig.not_negative,
+        *("train_ordinary", "train_texts", "keep_weight", "decision_weight", "informed"),
+    )
+
+    _: KW_ONLY
+    refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
+    train_pairs: Annotated[int, TRAINING] = 1300
+    train_ordinary: Annotated[int, TRAINING] = 350
+    longest: Annotated[int, TRAINING] = 18
+    own_tokens: Annotated[int, TRAINING] = 8
+    train_texts: Annotated[int, TRAINING] = 64
+    rank: Annotated[int, TRAINING] = 8
+    informed: Annotated[int, TRAINING] = 200
+    first_layer: Annotated[float, TRAINING] = 0.4
+    last_layer: Annotated[float, TRAINING] = 1.0
+    learning_rate: Annotated[float, TRAINING] = 1.4e-3
+    batch: Annotated[int, TRAINING] = 32
+    micro_batch: Annotated[int, TRAINING] = 32
+    epochs: Annotated[int, TRAINING] = 1
+    keep_weight: Annotated[float, TRAINING] = 1.0
+    decision_weight: Annotated[float, TRAINING] = 1.0
+    checkpoints: Annotated[int, TRAINING] = 3
+    stopping_points: Annotated[int, TRAINING] = 1
+    strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
+
+    def __post_init__(self) -> None:
+        # cyclopts and callers from Python both come through here
+        object.__setattr__(self, "strengths", tuple(self.strengths))
+        one = (self.refusal,) if isinstance(self.refusal, str) else self.refusal
+        object.__setattr__(self, "refusal", tuple(one))
+        super().__post_init__()
+        self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)
+        self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
+        self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
+        self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
+
+    @property
+    def _layers_in_order(self) -> bool:
+        return self.first_layer < self.last_layer <= 1

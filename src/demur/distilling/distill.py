@@ -1,0 +1,39 @@
+"""`demur distill`: teach a model to refuse, by an objective and from a teacher of one's choice.
+
+demur distill smollm2-135m          # or demur.distill("smollm2-135m") in Python
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demur.console import Narrator
+from demur.distilling.config import DistillConfig
+from demur.distilling.treatment import distilling
+from demur.treating.pipeline import Outcome, run_treatment
+
+
+def distill(
+    student: str | DistillConfig,
+    *,
+    run: Path | None = None,
+    narrator: Narrator | None = None,
+    **choices: Any,
+) -> Outcome:
+    """Teach a model to refuse what is harmful, and to answer all else as before.
+
+    Args:
+        student: the model's name, or a whole configuration.
+        run: the run folder; by default `runs/<model>-<hash of the configuration>`.
+        narrator: who tells the user; by default on stderr.
+        choices: any field of `DistillConfig`.
+
+    Raises:
+        DemurError: something is wrong that the user can put right; nothing is half-written.
+        Interrupted: Ctrl-C; the same call continues.
+    """
+    config = replace(student, **choices) if isinstance(student, DistillConfig) else None
+    config = config or DistillConfig(student, **choices)  # type: ignore[arg-type]
+    return run_treatment(config, distilling(config), run, narrator)

@@ -1,0 +1,81 @@
+"""Which lessons a run trains on: refusals for harmful prompts, own answers for benign ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from demur.distill.lessons import (
+    HELPFUL,
+    Lesson,
+    mostly_openings,
+    own_answers,
+    refusing_lessons,
+    sorted_by_verdict,
+    text_lessons,
+)
+from demur.distilling.config import DistillConfig
+from demur.models.chat_model import ChatModel
+from demur.prompts.split import limit
+from demur.prompts.types import Prompt, Splits
+from demur.treating.stages import Context
+
+
+def _brief_enough(
+    config: DistillConfig, chat: ChatModel, splits: Splits
+) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """Return the harmful prompts, twins and ordinary ones that lessons are made of.
+
+    A token costs the same in each, so that more is learnt in the same time from brief ones; the
+    two sides of a pair are taken or left together.
+    """
+    length: dict[str, int] = {}
+    for prompt in splits.train:
+        unit = prompt.pair or prompt.key
+        length[unit] = max(length.get(unit, 0), len(chat.tokenizer(prompt.text).input_ids))
+
+    def some(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+        by_length = sorted(length[p.pair or p.key] for p in prompts)
+        most = max([config.longest, *by_length[:count][-1:]])
+        fit = [p for p in prompts if length[p.pair or p.key] <= most]
+        return list(limit(fit, count, config.seed))
+
+    return (
+        some(splits.harmful("train"), config.train_pairs),
+        some(splits.twins("train"), config.train_pairs),
+        some(splits.ordinary("train"), config.train_ordinary),
+    )
+
+
+def lessons_of(
+    config: DistillConfig, context: Context, chat: ChatModel, splits: Splits
+) -> list[Lesson]:
+    """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones."""
+    harmful, twins, ordinary = _brief_enough(config, chat, splits)
+    benign = [*twins, *ordinary]
+    refusing = refusing_lessons(chat, harmful, config.refusal)
+    with context.narrator.progress("the model's own answers", len(benign)) as advance:
+        keeping = own_answers(
+            chat, benign, context.folder.journal, config.own_tokens, advance, judge=context.judge
+        )
+    kept, refused = sorted_by_verdict(chat, benign, keeping, context.judge)
+    with context.narrator.progress("answers where it refused", len(refused)) as advance:
+        helping = own_answers(
+            chat, refused, context.folder.journal, config.own_tokens, advance, opening=HELPFUL
+        )
+    helping, _ = sorted_by_verdict(chat, refused, helping, context.judge)
+    made = {
+        "harmful": len(harmful),
+        "twin": len(twins),
+        "ordinary": len(ordinary),
+        "refuse": len(refusing),
+        "keep": len(kept) + len(helping),
+        "left_out": len(benign) - len(kept) - len(helping),
+    }
+    context.folder.journal.keep_fact("lessons", made)
+    context.narrator.say(
+        f"  {len(refusing)} lessons in refusing, {len(kept)} in answering as before, "
+        f"{len(helping)} in answering benign requests that it refused; "
+        f"{made['left_out']} left out, where it said nothing fit to be kept"
+    )
+    texts = text_lessons(chat, config.train_texts, context.folder.journal, config.seed)
+    return [*mostly_openings([*refusing, *helping, *kept]), *texts]

@@ -1,0 +1,1 @@
+"""What every treatment is put through: measure, treat, patch, measure again, report."""

@@ -1,0 +1,210 @@
+"""The way of every treatment: look, measure, treat, patch, measure again, write.
+
+Each stage keeps what it finds in the run's journal. A run that was killed is continued by the
+same command: finished answers, verdicts, training steps and measurements are not made again.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from demur import __version__
+from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_checkpoint
+from demur.checkpoint.changes import Dense, LowRank
+from demur.checkpoint.patch import PatchSummary, read_summary
+from demur.console import Narrator
+from demur.distill.choose import Candidate
+from demur.errors import Interrupted
+from demur.judge import OpeningJudge
+from demur.measure.scorecard import Scorecard
+from demur.models.chat_model import ChatModel
+from demur.models.config import check_weights
+from demur.models.device import choose_device_and_dtype
+from demur.models.resolve import resolve
+from demur.prompts.choose import gather
+from demur.prompts.types import SPLITS, Splits
+from demur.report.files import write_text
+from demur.run.folder import RunFolder, default_folder, require_room
+from demur.run.journal import content_key
+from demur.treating.config import TreatmentConfig
+from demur.treating.stages import (
+    Context,
+    divergence,
+    measure,
+    reference,
+    reported_probes,
+    scorecard,
+)
+
+PATCH = "patch.safetensors"
+TEMPLATE = "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class Treated:
+    """What a treatment came to, before it is measured.
+
+    Attributes:
+        changes: called once, if there is no patch yet; the change of each tensor, by its name in
+            the checkpoint.
+        chosen, tried: the candidate that the changes are, and all that validation compared.
+        steps: what was done, a step a sentence or two, for the report.
+        rank: of the low-rank changes; None where they are full.
+    """
+
+    changes: Callable[[], Mapping[str, LowRank | Dense]]
+    chosen: Candidate
+    tried: tuple[Candidate, ...]
+    steps: tuple[str, ...]
+    rank: int | None
+
+
+Treatment = Callable[[Context, ChatModel, Splits], Treated]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        run: the run folder.
+        model: folder of the treated model, loadable with transformers alone.
+        patch: the patch file.
+        report: the HTML report.
+        headline: one sentence that says what changed.
+        scorecard: all figures.
+    """
+
+    run: Path
+    model: Path
+    patch: Path
+    report: Path
+    headline: str
+    scorecard: Scorecard
+
+
+def run_treatment(
+    config: TreatmentConfig,
+    treatment: Treatment,
+    run: Path | None = None,
+    narrator: Narrator | None = None,
+) -> Outcome:
+    """Put a model through `treatment`.
+
+    Args:
+        treatment: changes the model in memory or on paper; everything else is done here.
+        run: the run folder; by default `runs/<model>-<hash of the configuration>`.
+        narrator: who tells the user; by default on stderr.
+
+    Raises:
+        DemurError: something is wrong that the user can put right; nothing is half-written.
+        Interrupted: Ctrl-C; the same call continues.
+    """
+    try:
+        return _run(config, treatment, run, narrator or Narrator())
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            "Interrupted; everything finished so far is kept.",
+            "Run the same command again to continue.",
+        ) from interrupt
+
+
+def _run(
+    config: TreatmentConfig, treatment: Treatment, run: Path | None, narrator: Narrator
+) -> Outcome:
+    from demur.treating.compose import DOCUMENTS, write_documents
+
+    narrator.heading(f"Looking at {config.model}")
+    resolved = resolve(
+        config.model,
+        revision=config.revision,
+        base=config.base,
+        trust_remote_code=config.trust_remote_code,
+        say=lambda text: narrator.say(f"  {text}"),
+    )
+    placement = choose_device_and_dtype(config.device, config.dtype)
+    narrator.say(f"  {resolved.origin}")
+    narrator.say(f"  {resolved.architecture}, {resolved.parameters / 1e6:.1f} M parameters")
+    narrator.say(f"  {placement.sentence}")
+    splits = _prompts(config, narrator)
+    check_weights(resolved.folder)
+    base_hash = checkpoint_hash(open_checkpoint(resolved.folder))
+    identity = {
+        **config.resolved(),
+        "verb": config.verb,
+        "demur": __version__,
+        "weights": base_hash,
+        "prompts": content_key([[p.text for p in splits.of(part)] for part in SPLITS]),
+    }
+    path = run or default_folder(config.model, identity)
+    require_room(path, int(resolved.parameters * 10))
+    with RunFolder(path, identity) as folder:
+        folder.sweep(PATCH, "model", *DOCUMENTS)
+        narrator.log_to(folder.path / "run.log")
+        narrator.say(f"  run folder: {folder.path}")
+        context = Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash)
+        probes = reported_probes(config, splits)
+        chat = context.load(resolved.folder, base_hash)
+        with context.phase("Measuring it as it is"):
+            before = measure(context, chat, probes, "before")
+            original = reference(context, chat, before)
+        treated = treatment(context, chat, splits)
+        summary = _patch(context, chat, treated)
+        del chat
+        gc.collect()
+        with context.phase("Measuring it again, on prompts that played no part"):
+            changed = context.load(folder.path / "model", summary.result_hash)
+            after = measure(context, changed, probes, "after")
+            diverged = divergence(context, changed, original)
+            del changed
+        card = scorecard(config, before, after, diverged, treated.chosen, treated.tried)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return write_documents(context, splits, card, summary, treated, peak)
+
+
+def _prompts(config: TreatmentConfig, narrator: Narrator) -> Splits:
+    splits = gather(
+        pairs=config.pairs,
+        harmful=config.harmful,
+        harmful_column=config.harmful_column,
+        benign=config.benign,
+        benign_column=config.benign_column,
+        ordinary=config.ordinary,
+        ordinary_column=config.ordinary_column,
+        seed=config.seed,
+    )
+    narrator.say(
+        f"  prompts: {len(splits.train)} to train on, {len(splits.validation)} to choose on, "
+        f"{len(splits.test)} to report from; {len(splits.removed)} near-duplicates left out"
+    )
+    return splits
+
+
+def _patch(context: Context, chat: ChatModel, treated: Treated) -> PatchSummary:
+    """Write the patch and the aligned model, unless an earlier try of this run did."""
+    path = context.folder.path / PATCH
+    base = context.resolved.folder
+    with context.phase("Writing the patch and the model"):
+        if not path.exists():
+            make_patch(
+                base,
+                treated.changes(),
+                path,
+                base_name=context.config.model,
+                recipe=context.config.resolved(),
+                results={},
+            )
+        summary = read_summary(path)
+        if not (context.folder.path / "model").exists():
+            applied = apply_patch(base, path, context.folder.path / "model")
+            context.narrator.say(f"  {applied.sentence}")
+        if context.config.chat_template:
+            write_text(context.folder.path / "model" / TEMPLATE, chat.tokenizer.chat_template)
+        context.narrator.say(
+            f"  {PATCH}: {summary.bytes / 1e6:.1f} MB, {summary.tensors} tensors changed"
+        )
+    return summary
