@@ -13,7 +13,7 @@ from tests.models.architectures import tiny
 
 from demur.checkpoint import Dense, LowRank, apply_patch, make_patch
 from demur.distill.baselines.context import INSTRUCTIONS
-from demur.distill.baselines.direction import differences, find_directions, residual_writer
+from demur.distill.baselines.direction import Direction, find_directions, residual_writer
 from demur.distill.baselines.states import last_token_states
 from demur.distill.initialise import last_token_inputs
 from demur.errors import ConfigError, ModelError, PromptError
@@ -40,6 +40,11 @@ def states(chat: ChatModel, prompts: list[Prompt]) -> torch.Tensor:
     return last_token_states(chat.model, [chat.encode(prompt.text) for prompt in prompts]).double()
 
 
+def difference(chat: ChatModel) -> torch.Tensor:
+    """Return the difference in means after the first layer."""
+    return (states(chat, HARMFUL).mean(0) - states(chat, BENIGN).mean(0))[1]
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "mpt", "opt"])
 def test_states_equal_those_of_single_rows(name, monkeypatch):
     from demur.distill.baselines import states as room
@@ -56,26 +61,35 @@ def test_states_equal_those_of_single_rows(name, monkeypatch):
         assert torch.allclose(row, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
-def test_differences_are_of_means_and_point_towards_harm(name, tmp_path):
+def added_by(found: Direction, chat: ChatModel) -> torch.Tensor:
+    """Return the direction that a change holds, at a scale of 1."""
+    (tensor,) = found.changes
+    change = found.changes[tensor]
+    if isinstance(change, Dense):
+        return torch.from_numpy(change.values) - chat.model.get_parameter(tensor).double()
+    return torch.from_numpy(change.up[:, 0]).double()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "gpt-neox", "opt", "falcon", "mpt"])
+def test_the_direction_is_of_means_and_points_towards_harm(name, tmp_path):
     chat = saved(name, tmp_path)
-    found = differences(chat, HARMFUL, BENIGN)
-    expected = states(chat, HARMFUL).mean(0) - states(chat, BENIGN).mean(0)
-    assert torch.allclose(found, expected, atol=1e-6)
-    for layer in (1, 2):
-        harmful = states(chat, HARMFUL)[:, layer] @ found[layer]
-        benign = states(chat, BENIGN)[:, layer] @ found[layer]
-        assert harmful.mean() > benign.mean()
+    (found,) = find_directions(chat, HARMFUL, BENIGN)
+    expected = difference(chat)
+    assert torch.allclose(added_by(found, chat), expected, atol=1e-5)
+    assert found.norm == pytest.approx(float(expected.norm()), rel=1e-4)
+    harmful, benign = (states(chat, side)[:, 1] @ expected for side in (HARMFUL, BENIGN))
+    assert harmful.mean() > benign.mean()
 
 
-def test_the_instruction_is_the_other_source(tmp_path):
-    chat = saved("llama", tmp_path)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_instruction_is_the_other_source(name, tmp_path):
+    chat = saved(name, tmp_path)
     text = INSTRUCTIONS["short"]
-    found = differences(chat, HARMFUL, BENIGN, source="instruction", instruction=text)
+    (found,) = find_directions(chat, HARMFUL, BENIGN, source="instruction", instruction=text)
     told = replace(chat, system=text)
-    expected = states(told, HARMFUL).mean(0) - states(chat, HARMFUL).mean(0)
-    assert torch.allclose(found, expected, atol=1e-6)
-    assert not torch.allclose(found, differences(chat, HARMFUL, BENIGN), atol=1e-2)
+    expected = (states(told, HARMFUL).mean(0) - states(chat, HARMFUL).mean(0))[1]
+    assert torch.allclose(added_by(found, chat), expected, atol=1e-5)
+    assert not torch.allclose(expected, difference(chat), atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mpt", "falcon", "phi3"])
@@ -89,7 +103,7 @@ def test_without_a_bias_it_is_added_in_full_on_average_and_at_the_mean_input(nam
     before = states(chat, everyone)
     with edited(chat.model, found.changes, scale):
         after = states(chat, everyone)
-    direction = differences(chat, HARMFUL, BENIGN)[1]
+    direction = difference(chat)
     added = (after - before)[:, 1]
     assert torch.equal(after[:, 0], before[:, 0])
     assert torch.allclose(added.mean(0), scale * direction, atol=1e-4 * float(direction.norm()))
@@ -115,7 +129,7 @@ def test_with_a_bias_it_is_added_exactly_to_every_token(name, tmp_path):
     assert [type(change) for change in found.changes.values()] == [Dense]
     assert all(tensor.endswith(".bias") for tensor in found.changes)
     assert (found.spread, found.harmful, found.benign) == (0, 1, 1)
-    direction = differences(chat, HARMFUL, BENIGN)[1].float()
+    direction = difference(chat).float()
     ids = torch.tensor([chat.encode("Something else, and never seen.")])
     with torch.no_grad():
         before = chat.model(ids, output_hidden_states=True).hidden_states[1]
@@ -131,7 +145,7 @@ def test_the_discriminant_adds_it_to_harmful_requests_and_not_to_benign_ones(nam
     assert isinstance(next(iter(found.changes.values())), LowRank)
     assert found.harmful == pytest.approx(1, abs=1e-6)
     assert found.benign == pytest.approx(0, abs=1e-6)
-    direction = differences(chat, HARMFUL, BENIGN)[1]
+    direction = difference(chat)
     for prompts, amount in ((HARMFUL, 1.0), (BENIGN, 0.0)):
         before = states(chat, prompts)
         with edited(chat.model, found.changes):
@@ -154,7 +168,7 @@ def test_the_attention_can_write_it(name, tmp_path):
             with edited(chat.model, found.changes):
                 chat.model(ids)
     added = torch.cat(written[1::2]) - torch.cat(written[::2])
-    direction = differences(chat, HARMFUL, BENIGN)[1].float()
+    direction = difference(chat).float()
     assert torch.allclose(added.mean(0), direction, atol=1e-3 * float(direction.norm()))
 
 

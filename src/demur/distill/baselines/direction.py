@@ -38,7 +38,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from demur.distill.baselines.states import last_token_states, layers_of
 from demur.distill.initialise import discriminants, last_token_inputs
 from demur.errors import ConfigError, ModelError, PromptError
 from demur.models.edits import name_on_disk
@@ -59,7 +58,7 @@ NORMED = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_self_attn_la
 DEEPEST = 0.8  # of the depth: directions from later layers act on the output tokens themselves
 RIDGE = 1  # which of the discriminants: the middle one
 LEAST = 8  # requests a side
-NOTHING = 1e-6  # of the largest difference: what rounding makes where all requests end alike
+NOTHING = 1e-5  # of a state's length: what rounding makes where all requests end alike
 
 
 @dataclass(frozen=True)
@@ -92,45 +91,6 @@ class Direction:
         return f"{self.form} direction of {self.source} after layer {self.layer}"
 
 
-def differences(
-    chat: ChatModel,
-    harmful: Sequence[Prompt],
-    benign: Sequence[Prompt],
-    *,
-    source: Source = "harmful",
-    instruction: str = "",
-) -> Any:
-    """Return the difference in means after every layer, towards refusing.
-
-    Args:
-        instruction: the safety instruction of the source `instruction`; a system prompt that the
-            chat has already stands after it.
-
-    Returns:
-        (depth + 1, width) float64; places as in `last_token_states`.
-
-    Raises:
-        PromptError: fewer than eight requests on a side.
-        ConfigError: the source `instruction` without one.
-    """
-    from demur.distill.baselines.context import ContextBaseline
-
-    if source == "instruction" and not instruction.strip():
-        raise ConfigError(
-            "The direction of a safety instruction was asked for, but there is no instruction.",
-            "Give one, such as one of demur.distill.baselines.context.INSTRUCTIONS.",
-        )
-    _require(harmful, benign)
-    bad = [chat.encode(prompt.text) for prompt in harmful]
-    if source == "instruction":
-        told = ContextBaseline("instruction", instruction).applied(chat)
-        towards, away = [told.encode(prompt.text) for prompt in harmful], bad
-    else:
-        towards, away = bad, [chat.encode(prompt.text) for prompt in benign]
-    after, before = (last_token_states(chat.model, side).double() for side in (towards, away))
-    return after.mean(0) - before.mean(0)
-
-
 def find_directions(
     chat: ChatModel,
     harmful: Sequence[Prompt],
@@ -153,14 +113,22 @@ def find_directions(
         source, form: see the module.
         writer: whether the MLP's or the attention's last matrix writes it. After the attention
             it is what the difference after the *layer* is, added a little earlier.
-        instruction: for the source `instruction`.
+        instruction: for the source `instruction`; a system prompt that the chat has already
+            stands after it.
 
     Raises:
         PromptError: fewer than eight requests on a side.
-        ConfigError: a layer is not there, or shows no difference.
+        ConfigError: a layer is not there or shows no difference; the source `instruction`
+            without one.
         ModelError: the architecture has no such matrix that writes straight into the residual
             stream, or no tensor of its own for it on disk.
     """
+    if source == "instruction" and not instruction.strip():
+        raise ConfigError(
+            "The direction of a safety instruction was asked for, but there is no instruction.",
+            "Give one, such as one of demur.distill.baselines.context.INSTRUCTIONS.",
+        )
+    _require(harmful, benign)
     depth = int(chat.model.config.get_text_config().num_hidden_layers)
     every = layers is None
     if layers is None:
@@ -172,23 +140,46 @@ def find_directions(
             f"a model of {depth}.",
             f"Give layers from 1 to {depth - 1}.",
         )
-    found = differences(chat, harmful, benign, source=source, instruction=instruction)
-    norms = found[1:depth].norm(dim=1)
-    alike = [layer for layer in layers if norms[layer - 1] <= NOTHING * norms.max()]
-    layers = [layer for layer in layers if layer not in alike]
-    if alike and (not every or not layers):
-        raise ConfigError(
-            f"All requests end alike after layer {alike[0]}, so that there is no direction.",
-            "Give a later layer.",
-        )
-    modules = {layer: residual_writer(chat.model, layer, writer) for layer in layers}
+    writers = {layer: residual_writer(chat.model, layer, writer) for layer in layers}
+    following = {f"after {layer}": layers_of(chat.model)[1][layer] for layer in layers}
     requests = [chat.encode(prompt.text) for prompt in (*harmful, *benign)]
-    inputs = last_token_inputs(chat.model, dict(modules.values()), requests)
-    return [
-        _direction(chat, layer, found[layer], modules[layer], inputs, len(harmful), settings)
-        for settings in [(source, form, writer)]
-        for layer in layers
-    ]
+    inputs = last_token_inputs(chat.model, {**dict(writers.values()), **following}, requests)
+    told = _told(chat, following, harmful, instruction) if source == "instruction" else {}
+    found = []
+    for layer in layers:
+        states = inputs[f"after {layer}"].double()
+        bad, good = states[: len(harmful)].mean(0), states[len(harmful) :].mean(0)
+        vector = told[f"after {layer}"].double().mean(0) - bad if told else bad - good
+        if vector.norm() <= NOTHING * states.norm(dim=1).mean():
+            if every:
+                continue
+            raise _alike(layer)
+        settings = (source, form, writer)
+        found.append(
+            _direction(chat, layer, vector, writers[layer], inputs, len(harmful), settings)
+        )
+    if not found:
+        raise _alike(layers[-1])
+    return found
+
+
+def _told(
+    chat: ChatModel, following: dict[str, Any], harmful: Sequence[Prompt], instruction: str
+) -> dict[str, Any]:
+    """Return what reaches the layers when harmful requests stand under the instruction."""
+    from demur.distill.baselines.context import ContextBaseline
+
+    asked = ContextBaseline("instruction", instruction).applied(chat)
+    requests = [asked.encode(prompt.text) for prompt in harmful]
+    told: dict[str, Any] = last_token_inputs(chat.model, following, requests)
+    return told
+
+
+def _alike(layer: int) -> ConfigError:
+    return ConfigError(
+        f"All requests end alike after layer {layer}, so that there is no direction.",
+        "Give a later layer.",
+    )
 
 
 def residual_writer(model: Any, layer: int, writer: Writer = "mlp") -> tuple[str, Any]:
@@ -223,6 +214,24 @@ def residual_writer(model: Any, layer: int, writer: Writer = "mlp") -> tuple[str
         f"A direction cannot be added by the {writer} matrix of a {model.config.model_type} layer, "
         f"since none writes straight into the residual stream ({why}).",
         "Leave this baseline out for this architecture, or try the other writer.",
+    )
+
+
+def layers_of(model: Any) -> tuple[str, Any]:
+    """Return the name and the list of the model's layers.
+
+    Raises:
+        ModelError: the architecture keeps them in a way that is not known here.
+    """
+    import torch
+
+    depth = int(model.config.get_text_config().num_hidden_layers)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            return name, module
+    raise ModelError(
+        f"The layers of the architecture {model.config.model_type} were not found.",
+        "Open an issue with this line, so that the architecture can be added.",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from demur.errors import ModelError
 from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
 from demur.models.generation import Batch, plan
 
@@ -46,21 +45,3 @@ def last_token_states(model: Any, requests: Sequence[Sequence[int]]) -> Any:
             for index, row in zip(indices, torch.stack(last, dim=1), strict=True):
                 found[index] = row
     return torch.stack(found)
-
-
-def layers_of(model: Any) -> tuple[str, Any]:
-    """Return the name and the list of the model's layers.
-
-    Raises:
-        ModelError: the architecture keeps them in a way that is not known here.
-    """
-    import torch
-
-    depth = int(model.config.get_text_config().num_hidden_layers)
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
-            return name, module
-    raise ModelError(
-        f"The layers of the architecture {model.config.model_type} were not found.",
-        "Open an issue with this line, so that the architecture can be added.",
-    )
