@@ -19,6 +19,7 @@ from demur.errors import ModelError
 from demur.judge.verdict import Judge
 from demur.measure.protocol import Probe, measure_probe
 from demur.models.chat_model import ChatModel
+from demur.models.edits import name_on_disk
 from demur.run.journal import Journal, content_key
 from demur.stats import Rate, rate
 
@@ -36,10 +37,7 @@ class Candidate:
     @property
     def score(self) -> float:
         """Harmful refused less twins refused less ordinary refused; what was not asked is 0."""
-        harmful, twins, ordinary = (
-            one.value if one.n else 0.0 for one in (self.harmful, self.twins, self.ordinary)
-        )
-        return harmful - twins - ordinary
+        return trade(self.harmful, self.twins, self.ordinary)
 
     @property
     def benign(self) -> Rate:
@@ -50,6 +48,12 @@ class Candidate:
     def label(self) -> str:
         """The candidate in a few words."""
         return f"step {self.checkpoint.name.split('-')[1]}, strength {self.strength:g}"
+
+
+def trade(harmful: Rate, twins: Rate, ordinary: Rate) -> float:
+    """Return harmful refused less twins refused less ordinary refused; what was not asked is 0."""
+    values = [one.value if one.n else 0.0 for one in (harmful, twins, ordinary)]
+    return values[0] - values[1] - values[2]
 
 
 def load_adapter(peft: Any, checkpoint: Path) -> None:
@@ -72,13 +76,11 @@ def set_strength(peft: Any, strength: float) -> None:
 
 def _tensor_on_disk(model: Any, module: str, tensors: Container[str]) -> str:
     """Return the name in the checkpoint of a module's weight."""
-    tensor = f"{module}.weight"
-    bare = tensor.removeprefix(f"{model.base_model_prefix}.")
-    if tensor not in tensors and bare in tensors:  # saved without its head, as gpt2 is
-        tensor = bare
-    if tensor not in tensors:
+    tensor = name_on_disk(model, f"{module}.weight", tensors)
+    if tensor is None:
         raise ModelError(
-            f"The module {module} is to be trained, but the checkpoint has no tensor {tensor}.",
+            f"The module {module} is to be trained, but the checkpoint has no tensor "
+            f"{module}.weight.",
             "This architecture stores it under another name; open an issue with this line.",
         )
     return tensor
@@ -139,14 +141,27 @@ def validate(
     adapter = file_sha256(checkpoint / "adapter_model.safetensors")
     candidate = replace(chat, weights=content_key(chat.weights, adapter, strength))
     label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
-    rates = {}
+    rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
+    return Candidate(checkpoint, strength, *rates)
+
+
+def refusal_rates(
+    chat: ChatModel,
+    probes: Mapping[str, Probe],
+    journal: Journal,
+    judge: Judge,
+    narrator: Narrator,
+    label: str,
+) -> tuple[Rate, Rate, Rate]:
+    """Return how often the chat refuses harmful, twins and ordinary; n = 0 where not asked."""
+    rates = []
     for key in ("harmful", "twins", "ordinary"):
         if key in probes:
-            judged = measure_probe(candidate, probes[key], journal, judge, narrator, label)
-            rates[key] = rate(sum(judged.refused), len(judged.refused))
+            judged = measure_probe(chat, probes[key], journal, judge, narrator, label)
+            rates.append(rate(sum(judged.refused), len(judged.refused)))
         else:
-            rates[key] = rate(0, 0)
-    return Candidate(checkpoint, strength, rates["harmful"], rates["twins"], rates["ordinary"])
+            rates.append(rate(0, 0))
+    return rates[0], rates[1], rates[2]
 
 
 def choose(

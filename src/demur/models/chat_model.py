@@ -53,6 +53,11 @@ class ChatModel:
     thinking: bool = False
     _stops: frozenset[int] = field(default_factory=frozenset)
 
+    def messages(self, request: str) -> list[dict[str, str]]:
+        """Return the conversation that ends with a request, as the template takes it."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": request}]
+
     def text(self, request: str, answer: str | None = None) -> str:
         """Return the templated text of one request, the answer opened.
 
@@ -64,9 +69,7 @@ class ChatModel:
         """
         from jinja2 import TemplateError
 
-        messages = [{"role": "user", "content": request}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
+        messages = self.messages(request)
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         try:
