@@ -6,6 +6,8 @@ a batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from demur.models.forward import accepted, last_positions
@@ -35,6 +37,30 @@ def answer_logits(model: Any, batch: dict[str, Any]) -> Any:
         **last_positions(model, batch["input_ids"].shape[1], longest),
     ).logits
     return logits[:, -longest:].float()
+
+
+def token_log_probabilities(logits: Any, labels: Any) -> Any:
+    """Return (rows, longest answer) log-probabilities of the answers' tokens; 0 beside them.
+
+    Args:
+        logits: from `answer_logits`.
+        labels: `batch["labels"]`.
+    """
+    from demur.distill.collate import IGNORED
+
+    chosen = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
+    return chosen.where(labels != IGNORED, 0.0)
+
+
+@contextmanager
+def without_dropout(model: Any) -> Iterator[None]:
+    """Compute as the model answers, so that what it says now and before can be compared."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def divergence(found: Any, before: Any) -> Any:

@@ -106,7 +106,8 @@ def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
 
     def shape(index: int) -> tuple[bool, int]:
         # The head is applied to as many positions of every row as the longest answer has.
-        return len(lessons[index].answer) > OPENING, len(lessons[index].prompt)
+        lesson = lessons[index]
+        return max(len(lesson.answer), len(lesson.rejected)) > OPENING, len(lesson.prompt)
 
     for _ in range(recipe.epochs):
         indices = [index for index, lesson in enumerate(lessons) if lesson.kind != "text"]
@@ -205,12 +206,16 @@ def train(
 
     Raises:
         TrainingError: fewer lessons than a batch, or a loss that is no number.
+        ValueError: preference lessons without references.
     """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     torch.set_flush_denormal(True)  # tiny gradients are slow numbers on CPUs
+    objective = objective or supervised(lessons, recipe)
+    if objective.name == "dpo" and any(one.rejected and not one.reference for one in lessons):
+        raise ValueError("preference lessons need `with_references` before training")
     order = lesson_order(lessons, recipe)
     steps = len(order) // recipe.batch
     if steps == 0:
@@ -246,7 +251,7 @@ def train(
                 order[: steps * recipe.batch],
                 recipe,
                 folder,
-                objective or supervised(lessons, recipe),
+                objective,
             )
             trainer.args.save_steps = every
             trainer.state.save_steps = every
@@ -362,7 +367,9 @@ def _trainer(
         model=peft,
         args=arguments,
         train_dataset=rows,
-        data_collator=Collator(lessons, shared_prefix(chat.model, lessons), texts),
+        data_collator=Collator(
+            lessons, shared_prefix(chat.model, lessons), texts, pairs=objective.name == "dpo"
+        ),
         processing_class=chat.tokenizer,
         optimizers=(_optimizer(peft, recipe), None),
     )
