@@ -23,11 +23,11 @@ from demur.distill.scores import answer_logits, token_log_probabilities, without
 from demur.errors import TrainingError
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel
-from demur.models.generation import BUDGET_CPU, BUDGET_GPU, plan
+from demur.models.generation import plan
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal, content_key
 
-ROWS = 64
+PAIRS = 32  # scored at once
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ def with_references(
     if paired:
         shared = shared_prefix(chat.model, [lessons[place] for place in paired])
         collate = Collator(lessons, shared, pairs=True)
-    budget = BUDGET_GPU if chat.placement.device == "cuda" else BUDGET_CPU
-    lengths = [2 * len(lessons[place].prompt) for place in paired]
-    for turns in plan(lengths, ROWS // 2, budget):
+    for turns in plan([len(lessons[place].prompt) for place in paired], PAIRS):
         places = [paired[turn] for turn in turns]
         if all(keys[place] in known for place in places):
             continue

@@ -175,7 +175,11 @@ def _callback(peft: Any, narrator: Narrator, folder: Path, advance: Any, done: i
                     f"The training loss became {loss} at step {state.global_step}.",
                     "Lower --learning-rate, or use --dtype float32.",
                 )
-            narrator.log_only(f"step {state.global_step}: loss {float(loss):.4f}")
+            figures = [
+                f"{name.replace('_', ' ')} {logs[name]:.2f}" for name in logs if "_reward" in name
+            ]
+            told = ", ".join([f"loss {float(loss):.4f}", *figures])
+            narrator.log_only(f"step {state.global_step}: {told}")
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             checkpoint = folder / f"checkpoint-{state.global_step}"
