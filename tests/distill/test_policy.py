@@ -14,7 +14,8 @@ from tests.distill.test_train import one_thread, weights  # noqa: F401
 
 from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson, own_answers, refusing_lessons
-from demur.distill.objectives import PolicyGradient, VerdictReward
+from demur.distill.objectives import DirectPreference, PolicyGradient, Supervised, VerdictReward
+from demur.distill.objectives.make import make_objective
 from demur.distill.objectives.policy import advantages, exact_divergence
 from demur.distill.sampling import sample
 from demur.distill.train import Recipe, target_modules, train
@@ -227,6 +228,10 @@ def test_what_cannot_be_compared_is_an_error(tmp_path):
     for samples, guided in ((1, 0), (4, 3), (4, -1)):
         with pytest.raises(ConfigError, match="compares answers"):
             objective(chat, lessons, samples=samples, guided=guided)
+    with pytest.raises(ConfigError, match="price of divergence"):
+        objective(chat, lessons, beta=-0.1)
+    with pytest.raises(ConfigError, match="price of over-refusal"):
+        VerdictReward(chat, OpeningJudge(), -1.0)
     with pytest.raises(ValueError, match="request's own words"):
         objective(chat, [Lesson("refuse", (4, 5), (6,))])
 
@@ -269,3 +274,26 @@ def test_an_interrupted_reinforcement_goes_on_to_the_same_weights(tmp_path):
     assert narrator.done[0] == 4
     assert [path.name for path in found] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     assert [weights(path) for path in found] == [weights(path) for path in expected]
+
+
+def test_the_objective_that_a_recipe_names(tmp_path):
+    chat = student()
+    lessons = lessons_for(chat, tmp_path)
+    made = make_objective(chat, lessons, Recipe(keep_weight=0.5))
+    assert made == Supervised((lessons[0].answer[0],), 0.5, 1.0)
+    recipe = Recipe(objective="dpo", keep_weight=0.5, sft_weight=0.2, normalised=True)
+    assert make_objective(chat, lessons, recipe) == DirectPreference(0.1, 0.5, 0.2, True)
+    made = make_objective(chat, lessons, replace(recipe, beta=2.0))
+    assert made == DirectPreference(2.0, 0.5, 0.2, True)
+    recipe = Recipe(objective="grpo", samples=6, sample_tokens=9, guided=2, over_refusal_price=3.0)
+    made = make_objective(chat, lessons, recipe, OpeningJudge())
+    assert isinstance(made, PolicyGradient)
+    assert (made.name, made.samples, made.tokens, made.guided) == ("grpo", 6, 9, 2)
+    assert (made.beta, made.keep_weight, made.stops) == (0.02, 1.0, chat.stops)
+    assert made.reward.over_refusal_price == 3.0
+    paid = make_objective(chat, lessons, recipe, OpeningJudge(), len)
+    assert paid.reward is len
+    with pytest.raises(ConfigError, match="nothing to reward by"):
+        make_objective(chat, lessons, recipe)
+    with pytest.raises(ConfigError, match="no objective 'logits'"):
+        make_objective(chat, lessons, Recipe(objective="logits"))

@@ -19,7 +19,7 @@ from demur.distill.lessons import Lesson, own_answers, refusing_lessons
 from demur.distill.objectives import DirectPreference
 from demur.distill.preference import preference_lessons, with_references
 from demur.distill.train import train
-from demur.errors import TrainingError
+from demur.errors import ConfigError, TrainingError
 from demur.judge.verdict import Verdict
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal
@@ -160,6 +160,12 @@ def test_at_the_student_itself_the_gradient_lifts_the_chosen_and_lowers_the_reje
         now = now - log_probability(model, lesson.prompt, lesson.rejected)
         assert now > chosen - rejected
     assert DirectPreference(0.5, 0.0, 0.0).loss(model, batch) < loss
+
+
+@pytest.mark.parametrize("options", [{"beta": -0.1}, {"beta": 0}, {"sft_weight": -1}])
+def test_compliance_cannot_be_preferred(options):
+    with pytest.raises(ConfigError, match="beta above 0"):
+        DirectPreference(**options)
 
 
 def test_without_pairs_rejected_answers_are_no_rows():

@@ -19,6 +19,15 @@ def answer_logits(model: Any, batch: dict[str, Any]) -> Any:
     Args:
         batch: as a `Collator` makes it.
     """
+    return answer_outputs(model, batch).logits[:, -batch["labels"].shape[1] :].float()
+
+
+def answer_outputs(model: Any, batch: dict[str, Any], **asked: Any) -> Any:
+    """Return the model's outputs for a batch, the head applied where an answer may stand.
+
+    Args:
+        asked: what else the forward pass is told, such as `output_hidden_states`.
+    """
     from transformers import DynamicCache
 
     rows, longest = batch["labels"].shape
@@ -29,14 +38,14 @@ def answer_logits(model: Any, batch: dict[str, Any]) -> Any:
         model(batch["prefix"], past_key_values=cache, use_cache=True, **head)
         cache.batch_repeat_interleave(rows)
     told = accepted(model, position_ids=batch["position_ids"], past_key_values=cache)
-    logits = model(
+    return model(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         use_cache=cache is not None,
         **told,
         **last_positions(model, batch["input_ids"].shape[1], longest),
-    ).logits
-    return logits[:, -longest:].float()
+        **asked,
+    )
 
 
 def token_log_probabilities(logits: Any, labels: Any) -> Any:

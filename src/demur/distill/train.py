@@ -47,6 +47,12 @@ class Recipe:
         decision_weight: the weight of the first token's decision; see `objectives.sft`.
         checkpoints: how often it is written down, to go on from and to choose from.
         seed: of the order of lessons and of LoRA's initial weights.
+        objective: one of `objectives.OBJECTIVES`; what follows is theirs (`objectives.make`).
+        beta: how departing from the student is held in: see `objectives.dpo` and
+            `objectives.policy`, each of which has a default of its own.
+        sft_weight, normalised: of direct preference.
+        samples, sample_tokens, guided: of reinforcement.
+        over_refusal_price: what refusing a benign request costs, where helping earns 1.
     """
 
     rank: int = 8
@@ -62,6 +68,14 @@ class Recipe:
     decision_weight: float = 1.0
     checkpoints: int = 3
     seed: int = 0
+    objective: str = "sft"
+    beta: float | None = None
+    sft_weight: float = 1.0
+    normalised: bool = False
+    samples: int = 4
+    sample_tokens: int = 24
+    guided: int = 1
+    over_refusal_price: float = 1.0
 
 
 def trained_layers(depth: int, recipe: Recipe) -> list[int]:

@@ -3,12 +3,14 @@
 from demur.distill.objectives.base import OBJECTIVES, Objective
 from demur.distill.objectives.dpo import DirectPreference
 from demur.distill.objectives.policy import PolicyGradient
+from demur.distill.objectives.reward import LearnedReward
 from demur.distill.objectives.rewards import Reward, VerdictReward
 from demur.distill.objectives.sft import Supervised
 
 __all__ = [
     "OBJECTIVES",
     "DirectPreference",
+    "LearnedReward",
     "Objective",
     "PolicyGradient",
     "Reward",

@@ -20,6 +20,7 @@ from demur.distill.scores import (
     token_log_probabilities,
     without_dropout,
 )
+from demur.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class DirectPreference:
         sft_weight: the weight of the taught answers' cross-entropy.
         normalised: divide log-probabilities by the answers' lengths, so that a long answer does
             not weigh more than a short one; beta is then some tens of times as large.
+
+    Raises:
+        ConfigError: beta is not above 0 (below it, compliance would be preferred), or a weight is
+            negative.
     """
 
     beta: float = 0.1
@@ -39,6 +44,13 @@ class DirectPreference:
     sft_weight: float = 1.0
     normalised: bool = False
     name: str = "dpo"
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0 or min(self.keep_weight, self.sft_weight) < 0:
+            raise ConfigError(
+                "Direct preference needs a beta above 0 and weights that are not negative.",
+                "Give a beta such as 0.1.",
+            )
 
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
         """Return the mean loss a lesson; see the module's docstring."""

@@ -54,7 +54,7 @@ class PolicyGradient:
         figures: of the last batch: mean reward of drawn answers to harmful and to benign requests.
 
     Raises:
-        ConfigError: fewer than two samples that the student draws itself.
+        ConfigError: fewer than two samples that the student draws itself, or a negative price.
         ValueError: a lesson whose request is not told.
     """
 
@@ -76,6 +76,8 @@ class PolicyGradient:
                 f"{self.samples} of them, {self.guided} demonstrated.",
                 "Draw at least two answers beside those that are demonstrated.",
             )
+        if min(self.beta, self.keep_weight) < 0:
+            raise ConfigError("A price of divergence is negative.", "Give 0 or more.")
         if not all(lesson.request for lesson in self.lessons if lesson.kind != "text"):
             raise ValueError("lessons for reinforcement need the request's own words")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from demur.distill.lessons import Lesson
+from demur.errors import ConfigError
 from demur.judge.verdict import Judge, Verdict
 from demur.models.chat_model import ChatModel
 
@@ -39,11 +40,18 @@ class VerdictReward:
         chat: whose tokens the answers are.
         judge: reads requests and answers.
         over_refusal_price: what it costs to refuse a benign request, wholly or in part.
+
+    Raises:
+        ConfigError: the price is negative, so that refusing everything would pay.
     """
 
     chat: ChatModel
     judge: Judge
     over_refusal_price: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.over_refusal_price < 0:
+            raise ConfigError("The price of over-refusal is negative.", "Give 0 or more.")
 
     def __call__(
         self, lessons: Sequence[Lesson], answers: Sequence[tuple[int, ...]]
