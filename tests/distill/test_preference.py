@@ -177,6 +177,41 @@ def test_without_pairs_rejected_answers_are_no_rows():
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
+def test_a_request_with_two_answers_is_read_once():
+    first = Lesson("refuse", (7, 8, 9, 10, 11), (20, 21, 2), rejected=(30,))
+    second = Lesson("refuse", (7, 8, 12), (22, 2), rejected=(31, 32))
+    batch = Collator([first, second], 2, pairs=True)([{"lesson": 1}, {"lesson": 0}])
+    assert batch["stem"].tolist() == [0, 1, 0, 1]
+    assert batch["stem_ids"].tolist() == [[0, 0], [9, 10]]
+    assert batch["stem_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert batch["input_ids"].tolist() == [[0, 12, 22], [11, 20, 21], [0, 12, 31], [0, 0, 11]]
+    assert batch["attention_mask"][:2].tolist() == [[1, 1, 0, 0, 0, 1, 1], [1] * 7]
+    assert batch["position_ids"][0, 1:].tolist() == [2, 3]
+    assert batch["position_ids"][1].tolist() == [4, 5, 6]
+    assert batch["position_ids"][3, -1:].tolist() == [4]
+    assert batch["labels"].tolist() == [
+        [-100, 22, 2],
+        [20, 21, 2],
+        [-100, 31, 32],
+        [-100] * 2 + [30],
+    ]
+
+
+@pytest.mark.parametrize("shared", [2, 4])
+def test_all_answers_to_one_request_branch_from_it(shared):
+    from demur.distill.scores import answer_logits, token_log_probabilities
+
+    model = tiny("llama")
+    rows = [Lesson("answer", (7, 8, 9, 10, 11), answer) for answer in ((20, 21), (30,), (2, 2, 2))]
+    batch = Collator(rows, shared)([{"lesson": place} for place in range(3)])
+    assert batch["stem_ids"].shape == (1, 4 - shared)
+    with torch.no_grad():
+        found = token_log_probabilities(answer_logits(model, batch), batch["labels"]).sum(1)
+        for row, score in zip(rows, found, strict=True):
+            expected = log_probability(model, row.prompt, row.answer).item()
+            assert score.item() == pytest.approx(expected, abs=1e-4)
+
+
 class Says:
     """A judge that is told its verdicts."""
 

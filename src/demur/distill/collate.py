@@ -3,7 +3,8 @@
     batch = Collator(lessons, shared_prefix(model, lessons))([{"lesson": 0}, {"lesson": 1}])
 
 Answers end at the right edge, so that one slice of the logits holds all of them. With `pairs`, the
-rejected answers of the batch's lessons are rows of their own, below the others.
+rejected answers of the batch's lessons are rows of their own, below the others. Where several
+answers follow one request, it is read once, as a *stem* that they branch from.
 """
 
 from __future__ import annotations
@@ -44,22 +45,28 @@ class Collator:
             replace(lessons[place], kind="answer", answer=lessons[place].rejected)
             for place in paired
         ]
-        own = [(*lesson.prompt[self.shared :], *lesson.answer[:-1]) for lesson in lessons]
-        width = max(map(len, own))
+        distinct = dict.fromkeys(lesson.prompt for lesson in lessons)
+        prompts = {prompt: place for place, prompt in enumerate(distinct)}
+        seen = torch.ones((len(lessons), self.shared), dtype=torch.long)
+        begin, stems = self.shared, {}
+        if self.shared and len(prompts) < len(lessons):
+            of = torch.tensor([prompts[lesson.prompt] for lesson in lessons])
+            tokens = [prompt[self.shared : -1] for prompt in prompts]
+            ids, mask, positions = _left_padded(tokens, seen[: len(prompts)])
+            stems = {"stem": of, "stem_ids": ids, "stem_mask": mask, "stem_positions": positions}
+            begin, seen = -1, mask[of]
+        own = [(*lesson.prompt[begin:], *lesson.answer[:-1]) for lesson in lessons]
+        ids, mask, positions = _left_padded(own, seen)
         longest = max(len(lesson.answer) for lesson in lessons)
-        ids = torch.zeros((len(lessons), width), dtype=torch.long)
-        mask = torch.zeros((len(lessons), self.shared + width), dtype=torch.long)
-        mask[:, : self.shared] = 1
         targets = torch.full((len(lessons), longest), IGNORED)
-        for place, (lesson, tokens) in enumerate(zip(lessons, own, strict=True)):
-            ids[place, width - len(tokens) :] = torch.tensor(tokens)
-            mask[place, self.shared + width - len(tokens) :] = 1
+        for place, lesson in enumerate(lessons):
             targets[place, longest - len(lesson.answer) :] = torch.tensor(lesson.answer)
         batch = {
             "prefix": torch.tensor([lessons[0].prompt[: self.shared]]),
             "input_ids": ids,
             "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
+            "position_ids": positions,
+            **stems,
             "labels": targets,
             "lesson": torch.tensor([row["lesson"] for row in rows]),
             "first": torch.tensor([longest - len(lesson.answer) for lesson in lessons]),
@@ -87,6 +94,20 @@ class Collator:
             batch["text_before"] = torch.stack([one.log_probabilities.float() for one in texts])
             batch["text_candidates"] = torch.stack([one.candidates.long() for one in texts])
         return batch
+
+
+def _left_padded(rows: Sequence[Sequence[int]], seen: Any) -> tuple[Any, Any, Any]:
+    """Return ids, the mask of them and of what each row has seen before, and their positions."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[place, width - len(row) :] = 1
+    mask = torch.cat([seen, mask], dim=1)
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, seen.shape[1] :]
 
 
 def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:

@@ -36,7 +36,9 @@ def answer_outputs(model: Any, batch: dict[str, Any], **asked: Any) -> Any:
         cache = DynamicCache(config=model.config)
         head = last_positions(model, batch["prefix"].shape[1])
         model(batch["prefix"], past_key_values=cache, use_cache=True, **head)
-        cache.batch_repeat_interleave(rows)
+        cache.batch_repeat_interleave(rows if "stem" not in batch else len(batch["stem_ids"]))
+    if "stem" in batch:
+        _read_stems(model, batch, cache)
     told = accepted(model, position_ids=batch["position_ids"], past_key_values=cache)
     return model(
         input_ids=batch["input_ids"],
@@ -46,6 +48,20 @@ def answer_outputs(model: Any, batch: dict[str, Any], **asked: Any) -> Any:
         **last_positions(model, batch["input_ids"].shape[1], longest),
         **asked,
     )
+
+
+def _read_stems(model: Any, batch: dict[str, Any], cache: Any) -> None:
+    width = batch["stem_ids"].shape[1]
+    if width:
+        model(
+            input_ids=batch["stem_ids"],
+            attention_mask=batch["stem_mask"],
+            past_key_values=cache,
+            use_cache=True,
+            **accepted(model, position_ids=batch["stem_positions"]),
+            **last_positions(model, width),
+        )
+    cache.batch_select_indices(batch["stem"])
 
 
 def token_log_probabilities(logits: Any, labels: Any) -> Any:
