@@ -15,7 +15,7 @@ from tests.distill.test_trainer import moved
 from tests.models.architectures import tiny
 
 from demur.distill.collate import Collator, shared_prefix
-from demur.distill.lessons import Lesson, own_answers, refusing_lessons
+from demur.distill.lessons import Lesson, mostly_openings, own_answers, refusing_lessons
 from demur.distill.objectives import DirectPreference
 from demur.distill.preference import preference_lessons, with_references
 from demur.distill.train import train
@@ -269,6 +269,9 @@ def test_an_own_answer_that_is_the_refusal_is_not_rejected():
 def test_references_must_be_there_before_training(tmp_path):
     chat = student()
     lessons = [replace(one, rejected=(5, 6)) for one in made_lessons(chat.model, 8)]
+    cut = mostly_openings(pairs(chat, 9, tmp_path))
+    assert cut[1].answer != made_lessons(chat.model, 9)[1].answer
+    assert cut[1].reference is None  # of the answer before it was cut
     with pytest.raises(ValueError, match="with_references"):
         train(chat, lessons, RECIPE, tmp_path / "training", Quiet(), DirectPreference())
 

@@ -285,12 +285,13 @@ def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -
         if whole:
             shortened.append(lesson)
         elif lesson.log_probabilities is None:
-            shortened.append(replace(lesson, answer=lesson.answer[:length]))
+            shortened.append(replace(lesson, answer=lesson.answer[:length], reference=None))
         else:
             shortened.append(
                 replace(
                     lesson,
                     answer=lesson.answer[:length],
+                    reference=None,
                     log_probabilities=lesson.log_probabilities[:length],
                     candidates=lesson.candidates[:length],
                 )
