@@ -42,6 +42,23 @@ class Quiet(Narrator):
         yield self.done.append
 
 
+class Struck(Exception):
+    """What a training is broken off with."""
+
+
+class Striking(Quiet):
+    """Breaks a training off in the middle of its fifth step."""
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Advance]:
+        def advance(count: int) -> None:
+            self.done.append(count)
+            if sum(self.done) == 5:
+                raise Struck
+
+        yield advance
+
+
 def made_lessons(model: Any, count: int, top: int = 20, head: int = 5) -> list[Lesson]:
     """Return `count` lessons of both kinds and many lengths, with a common beginning."""
     generator = random.Random(5)

@@ -2,12 +2,15 @@
 
     batch = Collator(lessons, shared_prefix(model, lessons))([{"lesson": 0}, {"lesson": 1}])
 
-Answers end at the right edge, so that one slice of the logits holds all of them.
+Answers end at the right edge, so that one slice of the logits holds all of them. With `pairs`, the
+rejected answers of the batch's lessons are rows of their own, below the others. Where several
+answers follow one request, it is read once, as a *stem* that they branch from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from demur.distill.lessons import Lesson
@@ -20,43 +23,64 @@ class Collator:
     """Left-pads lessons behind their shared prefix; answers end at the right edge."""
 
     def __init__(
-        self, lessons: Sequence[Lesson], shared: int, texts: Sequence[Lesson] = ()
+        self,
+        lessons: Sequence[Lesson],
+        shared: int,
+        texts: Sequence[Lesson] = (),
+        *,
+        pairs: bool = False,
     ) -> None:
         self.lessons = lessons
         self.shared = shared
         self.texts = texts
+        self.pairs = pairs
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return tensors for an `Objective` from rows that name lessons and texts."""
         import torch
 
         lessons = [self.lessons[row["lesson"]] for row in rows]
-        own = [(*lesson.prompt[self.shared :], *lesson.answer[:-1]) for lesson in lessons]
-        width = max(map(len, own))
+        paired = [place for place, one in enumerate(lessons) if self.pairs and one.rejected]
+        lessons += [
+            replace(lessons[place], kind="answer", answer=lessons[place].rejected)
+            for place in paired
+        ]
+        distinct = dict.fromkeys(lesson.prompt for lesson in lessons)
+        prompts = {prompt: place for place, prompt in enumerate(distinct)}
+        seen = torch.ones((len(lessons), self.shared), dtype=torch.long)
+        begin, stems = self.shared, {}
+        if self.shared and len(prompts) < len(lessons):
+            of = torch.tensor([prompts[lesson.prompt] for lesson in lessons])
+            tokens = [prompt[self.shared : -1] for prompt in prompts]
+            ids, mask, positions = _left_padded(tokens, seen[: len(prompts)])
+            stems = {"stem": of, "stem_ids": ids, "stem_mask": mask, "stem_positions": positions}
+            begin, seen = -1, mask[of]
+        own = [(*lesson.prompt[begin:], *lesson.answer[:-1]) for lesson in lessons]
+        ids, mask, positions = _left_padded(own, seen)
         longest = max(len(lesson.answer) for lesson in lessons)
-        ids = torch.zeros((len(rows), width), dtype=torch.long)
-        mask = torch.zeros((len(rows), self.shared + width), dtype=torch.long)
-        mask[:, : self.shared] = 1
-        targets = torch.full((len(rows), longest), IGNORED)
-        for place, (lesson, tokens) in enumerate(zip(lessons, own, strict=True)):
-            ids[place, width - len(tokens) :] = torch.tensor(tokens)
-            mask[place, self.shared + width - len(tokens) :] = 1
+        targets = torch.full((len(lessons), longest), IGNORED)
+        for place, lesson in enumerate(lessons):
             targets[place, longest - len(lesson.answer) :] = torch.tensor(lesson.answer)
         batch = {
             "prefix": torch.tensor([lessons[0].prompt[: self.shared]]),
             "input_ids": ids,
             "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, self.shared :],
+            "position_ids": positions,
+            **stems,
             "labels": targets,
             "lesson": torch.tensor([row["lesson"] for row in rows]),
             "first": torch.tensor([longest - len(lesson.answer) for lesson in lessons]),
             "refuse": torch.tensor([lesson.kind == "refuse" for lesson in lessons]),
             "keep": torch.tensor([lesson.kind == "keep" for lesson in lessons]),
         }
+        if paired:
+            batch["pair"] = torch.tensor(paired)
+            references = [lessons[place].reference for place in paired]
+            batch["reference"] = torch.tensor([one or (0.0, 0.0) for one in references])
         anchored = [lesson for lesson in lessons if lesson.kind == "keep"]
         if anchored:
             top = anchored[0].candidates.shape[1]
-            shape = (len(rows), longest, top)
+            shape = (len(lessons), longest, top)
             batch["log_probabilities"] = torch.zeros(shape)
             batch["candidates"] = torch.zeros(shape, dtype=torch.long)
             for place, lesson in enumerate(lessons):
@@ -72,10 +96,24 @@ class Collator:
         return batch
 
 
+def _left_padded(rows: Sequence[Sequence[int]], seen: Any) -> tuple[Any, Any, Any]:
+    """Return ids, the mask of them and of what each row has seen before, and their positions."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[place, width - len(row) :] = 1
+    mask = torch.cat([seen, mask], dim=1)
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, seen.shape[1] :]
+
+
 def shared_prefix(model: Any, lessons: Sequence[Lesson]) -> int:
     """Return how many leading tokens all chats share, or 0 where the cache cannot share them."""
     chats = [lesson for lesson in lessons if lesson.kind != "text"]
-    longest = max(len(lesson.prompt) + len(lesson.answer) for lesson in chats)
+    longest = max(len(one.prompt) + max(len(one.answer), len(one.rejected)) for one in chats)
     if not can_share_prefix(model, longest):
         return 0
     return common_prefix([lesson.prompt for lesson in chats])

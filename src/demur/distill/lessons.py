@@ -48,6 +48,9 @@ class Lesson:
         answer: token ids that follow.
         log_probabilities: `keep` and `text`: (answer, CANDIDATES) float16, the student's own.
         candidates: `keep` and `text`: (answer, CANDIDATES) their token ids.
+        request: the user's own words, for objectives that have answers judged.
+        rejected: token ids of an answer that is worse than `answer` (`preference`).
+        reference: the untouched student's log-probabilities of `answer` and of `rejected`.
     """
 
     kind: Literal["refuse", "answer", "keep", "text"]
@@ -55,6 +58,9 @@ class Lesson:
     answer: tuple[int, ...]
     log_probabilities: Any = None
     candidates: Any = None
+    request: str = ""
+    rejected: tuple[int, ...] = ()
+    reference: tuple[float, float] | None = None
 
 
 def ended_answer(chat: ChatModel, request: str, text: str) -> tuple[int, ...]:
@@ -91,7 +97,10 @@ def refusing_lessons(
     answers = [ended_answer(chat, prompts[0].text, refusal) for refusal in refusals]
     return [
         Lesson(
-            "refuse", tuple(chat.encode(prompt.text)), answers[int(prompt.key, 16) % len(answers)]
+            "refuse",
+            tuple(chat.encode(prompt.text)),
+            answers[int(prompt.key, 16) % len(answers)],
+            request=prompt.text,
         )
         for prompt in prompts
     ]
@@ -184,8 +193,8 @@ def own_answers(
             advance(len(fresh))
     if not opening:
         return [
-            Lesson("keep", tuple(request), *_unpack(known[key]))
-            for request, key in zip(requests, keys, strict=True)
+            Lesson("keep", tuple(request), *_unpack(known[key]), request=prompt.text)
+            for prompt, request, key in zip(prompts, requests, keys, strict=True)
         ]
     lessons = []
     for prompt, request, key in zip(prompts, requests, keys, strict=True):
@@ -193,7 +202,8 @@ def own_answers(
         begun = request[len(bare) :]
         if request[: len(bare)] != bare:  # the opening merged with the template's last token
             begun = chat.tokenizer(opening, add_special_tokens=False).input_ids
-        lessons.append(Lesson("answer", tuple(bare), (*begun, *_unpack(known[key])[0])))
+        answer = (*begun, *_unpack(known[key])[0])
+        lessons.append(Lesson("answer", tuple(bare), answer, request=prompt.text))
     return lessons
 
 
@@ -275,12 +285,13 @@ def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -
         if whole:
             shortened.append(lesson)
         elif lesson.log_probabilities is None:
-            shortened.append(replace(lesson, answer=lesson.answer[:length]))
+            shortened.append(replace(lesson, answer=lesson.answer[:length], reference=None))
         else:
             shortened.append(
                 replace(
                     lesson,
                     answer=lesson.answer[:length],
+                    reference=None,
                     log_probabilities=lesson.log_probabilities[:length],
                     candidates=lesson.candidates[:length],
                 )

@@ -47,6 +47,12 @@ class Recipe:
         decision_weight: the weight of the first token's decision; see `objectives.sft`.
         checkpoints: how often it is written down, to go on from and to choose from.
         seed: of the order of lessons and of LoRA's initial weights.
+        objective: one of `objectives.OBJECTIVES`; what follows is theirs (`objectives.make`).
+        beta: how departing from the student is held in: see `objectives.dpo` and
+            `objectives.policy`, each of which has a default of its own.
+        sft_weight, normalised: of direct preference.
+        samples, sample_tokens, guided: of reinforcement.
+        over_refusal_price: what refusing a benign request costs, where helping earns 1.
     """
 
     rank: int = 8
@@ -62,6 +68,14 @@ class Recipe:
     decision_weight: float = 1.0
     checkpoints: int = 3
     seed: int = 0
+    objective: str = "sft"
+    beta: float | None = None
+    sft_weight: float = 1.0
+    normalised: bool = False
+    samples: int = 4
+    sample_tokens: int = 24
+    guided: int = 1
+    over_refusal_price: float = 1.0
 
 
 def trained_layers(depth: int, recipe: Recipe) -> list[int]:
@@ -106,7 +120,8 @@ def lesson_order(lessons: Sequence[Lesson], recipe: Recipe) -> list[int]:
 
     def shape(index: int) -> tuple[bool, int]:
         # The head is applied to as many positions of every row as the longest answer has.
-        return len(lessons[index].answer) > OPENING, len(lessons[index].prompt)
+        lesson = lessons[index]
+        return max(len(lesson.answer), len(lesson.rejected)) > OPENING, len(lesson.prompt)
 
     for _ in range(recipe.epochs):
         indices = [index for index, lesson in enumerate(lessons) if lesson.kind != "text"]
@@ -174,7 +189,11 @@ def _callback(peft: Any, narrator: Narrator, folder: Path, advance: Any, done: i
                     f"The training loss became {loss} at step {state.global_step}.",
                     "Lower --learning-rate, or use --dtype float32.",
                 )
-            narrator.log_only(f"step {state.global_step}: loss {float(loss):.4f}")
+            figures = [
+                f"{name.replace('_', ' ')} {logs[name]:.2f}" for name in logs if "_reward" in name
+            ]
+            told = ", ".join([f"loss {float(loss):.4f}", *figures])
+            narrator.log_only(f"step {state.global_step}: {told}")
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             checkpoint = folder / f"checkpoint-{state.global_step}"
@@ -205,12 +224,16 @@ def train(
 
     Raises:
         TrainingError: fewer lessons than a batch, or a loss that is no number.
+        ValueError: preference lessons without references.
     """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     torch.set_flush_denormal(True)  # tiny gradients are slow numbers on CPUs
+    objective = objective or supervised(lessons, recipe)
+    if objective.name == "dpo" and any(one.rejected and not one.reference for one in lessons):
+        raise ValueError("preference lessons need `with_references` before training")
     order = lesson_order(lessons, recipe)
     steps = len(order) // recipe.batch
     if steps == 0:
@@ -246,7 +269,7 @@ def train(
                 order[: steps * recipe.batch],
                 recipe,
                 folder,
-                objective or supervised(lessons, recipe),
+                objective,
             )
             trainer.args.save_steps = every
             trainer.state.save_steps = every
@@ -362,7 +385,9 @@ def _trainer(
         model=peft,
         args=arguments,
         train_dataset=rows,
-        data_collator=Collator(lessons, shared_prefix(chat.model, lessons), texts),
+        data_collator=Collator(
+            lessons, shared_prefix(chat.model, lessons), texts, pairs=objective.name == "dpo"
+        ),
         processing_class=chat.tokenizer,
         optimizers=(_optimizer(peft, recipe), None),
     )

@@ -34,6 +34,8 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Return the mean loss of a batch of lessons, divided by the step's forward passes."""
         loss = self.objective.loss(model, inputs) / self.current_gradient_accumulation_steps
+        for name, value in getattr(self.objective, "figures", {}).items():
+            self._metrics["train"][name].append(value)
         if "text_ids" in inputs:  # in one of a step's forward passes at most
             loss = loss + self.text_weight * text_divergence(model, inputs)
         return (loss, {}) if return_outputs else loss
