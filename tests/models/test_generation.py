@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from tests.models.architectures import SETTINGS, tiny
 from tests.tiny import tiny_tokenizer
 
 from demur.errors import ModelError
-from demur.models import generation
+from demur.models import decoding, generation
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
+from demur.models.decoding import decode
 from demur.models.device import Placement
 from demur.models.forward import (
     accepted,
@@ -24,7 +26,7 @@ from demur.models.forward import (
     last_positions,
     shared_cache,
 )
-from demur.models.generation import SETTLED_EVERY, Decoding, answer, decode_all, plan, write_freely
+from demur.models.generation import SETTLED_EVERY, Decoding, answer, decode_all, write_freely
 from demur.run.journal import Journal
 
 TOKENS = 10
@@ -118,19 +120,9 @@ def test_a_window_matters_from_its_length_on():
 
 def test_a_shared_prefix_is_computed_once_and_not_used_up():
     model, rows = tiny("llama"), requests()
-    widths = []
-    handle = model.register_forward_pre_hook(
-        lambda module, given, named: widths.append(
-            tuple((given or (named["input_ids"],))[0].shape)
-        ),
-        with_kwargs=True,
-    )
-    try:
-        list(decode_all(chat_model(model), rows, 1, rows=3))
-    finally:
-        handle.remove()
+    widths = widths_of(model, lambda: list(decode_all(chat_model(model), rows, 1, rows=3)))
     assert widths[0] == (1, 10)
-    assert [rows for rows, _ in widths[1:]] == [3, 3]
+    assert sum(rows for rows, _ in widths[1:]) == 6
     assert max(width for _, width in widths[1:]) == max(map(len, rows)) - 10
 
 
@@ -240,9 +232,9 @@ def test_answers_come_from_the_journal_the_second_time(tmp_path):
 def test_other_settings_are_other_answers(tmp_path):
     chat, journal = chat_model(tiny("llama")), Journal(tmp_path / "journal.sqlite")
     answer(chat, PROMPTS, journal, Decoding(3))
-    for decoding in (Decoding(4), Decoding(3, "Sure")):
+    for settings in (Decoding(4), Decoding(3, "Sure")):
         with Counted(chat.model) as counted:
-            answer(chat, PROMPTS, journal, decoding)
+            answer(chat, PROMPTS, journal, settings)
         assert counted.calls > 0
     opened = answer(chat, PROMPTS[:1], journal, Decoding(3, "Sure"))[0]
     row = chat.encode(PROMPTS[0], "Sure")
@@ -278,22 +270,73 @@ def test_nothing_asked_is_nothing_answered(tmp_path):
     assert list(decode_all(chat, [], 4)) == []
 
 
-def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
+def test_fewer_rows_are_written_at_once_where_memory_is_short(monkeypatch):
     chat, rows = chat_model(tiny("llama")), requests()
     expected = [plainly(chat.model, row, 4, [2]) for row in rows]
     tried, real = [], generation.decode
 
-    def small(model: Any, batch: Any, *arguments: Any, **named: Any) -> Any:
-        tried.append(len(batch))
-        if len(batch) > 2:
+    def small(*arguments: Any, **named: Any) -> Any:
+        tried.append((named["rows"], named["together"]))
+        if named["rows"] > 2:
             raise torch.OutOfMemoryError("no memory")
-        return real(model, batch, *arguments, **named)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(generation, "decode", small)
-    found = [pair for batch in decode_all(chat, rows, 4, rows=64) for pair in batch]
-    assert tried[:4] == [6, 3, 1, 2]
+    found = [pair for window in decode_all(chat, rows, 4, rows=16) for pair in window]
+    assert tried == [(16, 16), (8, 8), (4, 4), (2, 2)]
     assert sorted(index for index, _ in found) == list(range(6))
     assert {index: written.tokens for index, written in found} == dict(enumerate(expected))
+
+
+def widths_of(model: Any, call: Callable[[], object]) -> list[tuple[int, int]]:
+    """Return the shape of the token ids of each forward pass during a call."""
+    shapes: list[tuple[int, int]] = []
+
+    def watch(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        shapes.append(tuple((given or (named["input_ids"],))[0].shape))
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        call()
+    finally:
+        handle.remove()
+    return shapes
+
+
+def test_rows_that_leave_make_room_for_others():
+    model, rows = tiny("llama"), requests(8, longest=3)
+    stops = frozenset(likely_stops(model, rows))
+    expected = [plainly(model, row, 20, sorted(stops)) for row in rows]
+    found: list[Any] = []
+    shapes = widths_of(
+        model, lambda: found.extend(decode(model, rows, 20, stops, rows=4, together=1))
+    )
+    assert [written.tokens for written in found] == expected
+    steps = [count for count, width in shapes if width == 1]
+    assert max(steps) == 4
+    assert len({len(tokens) for tokens in expected}) > 1
+    # as many steps as the four places need, rather than as twice the longest answer does
+    assert len(steps) < 2 * max(map(len, expected)) - 2
+
+
+def test_columns_that_no_row_needs_are_dropped():
+    model, generator = tiny("llama"), random.Random(1)
+    rows = [[generator.randrange(3, 300) for _ in range(length)] for length in (6, 60, 7, 8)]
+    expected = [plainly(model, row, 12, [2]) for row in rows]
+    caches: list[int] = []
+    real = decoding.Running.step
+
+    def step(self: Any, tokens: Any) -> Any:
+        caches.append(self.cache.layers[0].keys.shape[2])
+        return real(self, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding.Running, "step", step)
+        settled = lambda row, new: row == 1 and len(new) >= 4  # noqa: E731
+        found = decode(model, rows, 12, frozenset({2}), together=1, settled=settled)
+    assert [found[row].tokens for row in (0, 2, 3)] == [expected[row] for row in (0, 2, 3)]
+    assert max(caches) > 60
+    assert caches[-1] < 30
 
 
 def test_a_model_with_a_cache_of_its_own_kind_is_an_error():
@@ -313,12 +356,14 @@ def test_memory_for_not_even_one_row_is_an_error(monkeypatch):
         list(decode_all(chat_model(tiny("llama")), requests(), 4))
 
 
-def test_done_batches_are_passed_over():
+def test_done_windows_are_passed_over():
     chat, rows = chat_model(tiny("llama")), requests()
-    first, second, third = plan([len(row) for row in rows], 2)
-    done = frozenset([*first, *second[:1]])
-    found = list(decode_all(chat, rows, 2, rows=2, done=done))
-    assert [[index for index, _ in batch] for batch in found] == [second, third]
+    (first, second), window = plan([len(row) for row in rows], 4), 4
+    assert (len(first), len(second)) == (window, 2)
+    found = list(decode_all(chat, rows, 2, rows=2, done=frozenset(first)))
+    assert [[index for index, _ in batch] for batch in found] == [second]
+    found = list(decode_all(chat, rows, 2, rows=2, done=frozenset([*first[1:], *second])))
+    assert [[index for index, _ in batch] for batch in found] == [first]
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from demur.models.batch import Batch, plan
 from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
-from demur.models.generation import Batch, plan
 
 RIDGES = (0.1, 0.5, 2.0)
 ROWS = 64
@@ -78,7 +78,7 @@ def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[An
         longest = max(map(len, requests))
         with torch.inference_mode():
             cache = shared_cache(model, requests[0][:shared], longest)
-            for indices in plan([len(request) for request in requests], ROWS):
+            for indices in plan([len(request) - shared for request in requests], ROWS, alike=True):
                 rows = [requests[index] for index in indices]
                 batch = Batch(model, rows, shared if cache is not None else 0, cache)
                 shape[:] = batch.ids.shape

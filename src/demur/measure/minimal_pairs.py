@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demur.errors import ModelError, PromptError
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
 from demur.models.forward import accepted
-from demur.models.generation import plan
 from demur.run.journal import content_key
 
 ROWS, BUDGET = 64, 4096

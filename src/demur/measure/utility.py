@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import PromptError
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel, context_length
 from demur.models.forward import accepted, last_positions
-from demur.models.generation import plan
 from demur.run.journal import Answer
 from demur.stats import Mean, mean
 

@@ -75,6 +75,11 @@ def rows_can_leave(cache: Any) -> bool:
     return all(type(layer).__name__ in plain for layer in cache.layers)
 
 
+def rows_can_join(cache: Any) -> bool:
+    """Return whether rows read apart can be put into one cache: where every layer keeps all."""
+    return all(type(layer).__name__ == "DynamicLayer" for layer in cache.layers)
+
+
 def shared_cache(model: Any, prefix: Sequence[int], longest: int) -> Any:
     """Return the key-value cache of `prefix` (one row), or None where it cannot be shared.
 
