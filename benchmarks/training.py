@@ -43,9 +43,11 @@ def lessons_of(model: str, count: int, path: Path) -> None:
     chat = load_chat_model(resolve(model).folder, choose_device_and_dtype(), weights="benchmark")
     harmful = [one.text for one in limit(splits.harmful("train"), count // 2, 0)]
     twins = [one.text for one in limit(splits.twins("train"), count - count // 2, 0)]
-    with tempfile.TemporaryDirectory() as folder:
-        with closing(Journal(Path(folder) / "journal.sqlite")) as journal:
-            own = answer(chat, twins, journal, Decoding(TOKENS))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Journal(Path(folder) / "journal.sqlite")) as journal,
+    ):
+        own = answer(chat, twins, journal, Decoding(TOKENS))
     rows = [(text, REFUSAL[0]) for text in harmful]
     rows += [(text, one.text) for text, one in zip(twins, own, strict=True) if one.text.strip()]
     rows = [row for pair in zip(rows[::2], rows[1::2], strict=False) for row in pair]

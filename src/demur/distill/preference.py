@@ -22,8 +22,8 @@ from demur.distill.lessons import Lesson, sorted_by_verdict
 from demur.distill.scores import answer_logits, token_log_probabilities, without_dropout
 from demur.errors import TrainingError
 from demur.judge.verdict import Judge
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
-from demur.models.generation import plan
 from demur.prompts.types import Prompt
 from demur.run.journal import Journal, content_key
 

@@ -10,8 +10,8 @@ from demur.console import Advance
 from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.scores import answer_outputs, without_dropout
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
-from demur.models.generation import plan
 from demur.run.journal import Journal, content_key
 
 ROWS = 32  # answers that are read at once

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from demur.models.batch import Batch, plan
 from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
-from demur.models.generation import Batch, plan
 
 ROWS = 64
 
@@ -27,7 +27,7 @@ def last_token_states(model: Any, requests: Sequence[Sequence[int]]) -> Any:
     found: list[Any] = [None] * len(requests)
     with torch.inference_mode():
         cache = shared_cache(model, requests[0][:shared], max(map(len, requests)))
-        for indices in plan([len(request) for request in requests], ROWS):
+        for indices in plan([len(request) - shared for request in requests], ROWS, alike=True):
             rows = [requests[index] for index in indices]
             batch = Batch(model, rows, shared if cache is not None else 0, cache)
             told = accepted(model, position_ids=batch.positions)
