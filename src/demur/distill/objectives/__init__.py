@@ -1,6 +1,7 @@
 """Objectives: what a step of training makes smaller. One file each; `trainer` calls them."""
 
 from demur.distill.objectives.base import OBJECTIVES, Objective
+from demur.distill.objectives.logits import Distilled
 from demur.distill.objectives.sft import Supervised
 
-__all__ = ["OBJECTIVES", "Objective", "Supervised"]
+__all__ = ["OBJECTIVES", "Distilled", "Objective", "Supervised"]
