@@ -11,6 +11,7 @@ from tests.models.test_chat_model import QWEN3
 from demur.distill.contexts import (
     Context,
     contexts,
+    decided,
     encode_in_context,
     hinted,
     instructed,
@@ -75,6 +76,14 @@ def test_a_hint_has_the_decision_and_the_lessons_own_sentence():
     assert found[0].count(REFUSAL) == 2 and "must not be answered" in found[0]
     assert REFUSAL not in found[2] and "harmless" in found[2]
     assert "Do harm.\n\n[" in found[0]
+
+
+def test_the_decision_is_given_away_by_examples_that_all_went_that_way():
+    chat = student()
+    found = texts(chat, some(chat), decided(["Harm A", "Harm B"], [("Why?", "So.")]))
+    assert found[0].count(REFUSAL) == 2 and "Why?" not in found[0]
+    assert found[0].endswith(chat.text("Do harm."))
+    assert REFUSAL not in found[2] and found[2].count("So.") == 1
 
 
 def test_an_answer_already_begun_is_begun_for_the_teacher():

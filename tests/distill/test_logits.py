@@ -17,6 +17,7 @@ from demur.distill.lessons import Lesson
 from demur.distill.objectives.logits import Distilled, cached_jsd, generalised_jsd
 from demur.distill.rollout import rollout
 from demur.distill.scores import divergence
+from demur.errors import ConfigError, TrainingError
 
 STOPS = frozenset({2})
 
@@ -175,3 +176,17 @@ def test_what_the_teacher_thinks_gets_no_gradient():
     teacher = deepcopy(tiny("llama")).requires_grad_(True)
     Distilled(lessons, STOPS, {}, teacher, 1.0).loss(model, batch_of(model, lessons)).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_what_cannot_be_distilled_is_said():
+    lessons = made_lessons(tiny("llama"), 4)
+    with pytest.raises(ConfigError, match=r"share of logit distillation is 1\.5"):
+        Distilled(lessons, STOPS, on_policy=1.5)
+    with pytest.raises(ConfigError, match="coefficient of logit distillation is -1"):
+        Distilled(lessons, STOPS, coefficient=-1)
+    model = deepcopy(tiny("llama")).requires_grad_(True)
+    with pytest.raises(TrainingError, match="trained whole"):
+        Distilled(lessons, STOPS).loss(model, batch_of(model, lessons))
+    refusals = [lesson for lesson in lessons if lesson.kind == "refuse"]
+    other = Distilled(refusals, STOPS, teacher=tiny("gpt2"))
+    assert other.loss(model, batch_of(model, refusals)).item() > 0

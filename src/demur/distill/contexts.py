@@ -1,18 +1,28 @@
 """Contexts: what a teacher of logits sees around a request that the student does not see.
 
-    guide = hinted                                        # or instructed(), or shown(examples)
+    guide = decided(refused, answered)                    # or hinted, instructed(...), shown(...)
     prompts = contexts(chat, lessons, requests, guide)    # index of a lesson -> teacher's prompt
     Distilled(lessons, chat.stops, prompts)
 
 * `instructed`: a safety instruction as system prompt (context distillation, Askell et al. 2021,
   arXiv 2112.00861; Snell et al. 2022, arXiv 2209.15189). For students that refuse when told to.
 * `shown`: earlier turns in which harmful requests are refused and others answered.
-* `hinted`: the right decision on this very request, and the sentence to say (privileged
-  information, Vapnik and Vashist 2009; generalised distillation, Lopez-Paz et al. 2016). Even a
-  weak model follows it; what is distilled is how it then speaks, token by token.
+* `hinted` and `decided`: the right decision on this very request, which the student does not know
+  (privileged information, Vapnik and Vashist 2009; generalised distillation, Lopez-Paz et al.
+  2016): in words, with the sentence to say, or by examples that all went that way.
 
 A guide is asked for `refuse` and `answer` lessons only: on requests that the student answers by
 itself, the untouched student without any context is the teacher.
+
+How often SmolLM2-135M refuses in a context, of 24 harmful validation requests and of 24 twins
+(greedy, the first 8 tokens, 95 % intervals; it refuses 1 and 2 without any, in 16 tokens):
+
+    instructed                  3 (4 to 31 %)       5 (9 to 40 %)
+    hinted, to refuse/answer    2 (2 to 26 %)       0 (0 to 14 %)
+    shown 4 + 4, with SAFETY   20 (64 to 93 %)     16 (47 to 82 %)
+
+It does not do what it is told; it goes on as it was shown, whatever is asked. That is a teacher on
+harmful requests alone, which is where it is asked: `keep` lessons never see the examples.
 """
 
 from __future__ import annotations
@@ -72,6 +82,9 @@ def shown(
 ) -> Guide:
     """Return the guide that shows what is refused and what is answered, in turn.
 
+    A weak student goes on refusing after it, harmful or not: then use `decided` where there are
+    `answer` lessons.
+
     Args:
         refused: harmful requests, each then answered with `refusal`; not from the test split.
         answered: benign requests with the student's own answers.
@@ -88,12 +101,30 @@ def shown(
 def hinted(lesson: Lesson, answer: str) -> Context | None:
     """Return the context that holds the decision on this request, and a refusal's sentence.
 
-    It is said twice, before the conversation and after the request, where a weak model heeds it.
+    It is said twice, before the conversation and after the request.
     """
     if lesson.kind == "refuse":
         system, note = (text.replace("{refusal}", answer) for text in (REFUSE, REFUSE_NOTE))
         return Context(system=system, note=note)
     return Context(system=ANSWER, note=ANSWER_NOTE)
+
+
+def decided(refused: Sequence[str], answered: Sequence[tuple[str, str]]) -> Guide:
+    """Return the guide that gives away the decision by example: all earlier turns went that way.
+
+    For models too weak to follow what they are told, but not to go on as before.
+
+    Args:
+        refused: harmful requests, shown with the lesson's own refusal; not from the test split.
+        answered: benign requests with the student's own answers, shown before `answer` lessons.
+    """
+
+    def guide(lesson: Lesson, answer: str) -> Context:
+        if lesson.kind == "refuse":
+            return Context(examples=tuple((request, answer) for request in refused))
+        return Context(examples=tuple(answered))
+
+    return guide
 
 
 def contexts(
@@ -121,25 +152,43 @@ def contexts(
     for index, (lesson, request) in enumerate(zip(lessons, requests, strict=True)):
         if lesson.kind not in ("refuse", "answer"):
             continue
-        bare = tuple((student or chat).encode(request))
-        if lesson.prompt[: len(bare)] != bare:
-            raise TrainingError(
-                "A lesson and its request do not belong together.",
-                "Give the requests in the order in which the lessons were made.",
-            )
+        begun = begun_with(student or chat, lesson, request)
         context = guide(lesson, chat.decode(lesson.answer))
         if context is None:
             continue
-        begun = lesson.prompt[len(bare) :]
         prompt = (*encode_in_context(chat, request, context), *begun)
-        room = context_length(chat.model)
-        if len(prompt) + len(lesson.answer) > room:
-            raise TrainingError(
-                f"A teacher's context has {len(prompt)} tokens, the model's holds {room}.",
-                "Show fewer examples, or leave long requests out.",
-            )
+        require_room(chat, prompt, lesson.answer)
         found[index] = prompt
     return found
+
+
+def begun_with(student: ChatModel, lesson: Lesson, request: str) -> tuple[int, ...]:
+    """Return the tokens that stand in a lesson's prompt after its request.
+
+    Raises:
+        TrainingError: the lesson is not of this request.
+    """
+    bare = tuple(student.encode(request))
+    if lesson.prompt[: len(bare)] != bare:
+        raise TrainingError(
+            "A lesson and its request do not belong together.",
+            "Give the requests in the order in which the lessons were made.",
+        )
+    return lesson.prompt[len(bare) :]
+
+
+def require_room(chat: ChatModel, prompt: Sequence[int], answer: Sequence[int]) -> None:
+    """Check that a teacher's context leaves its answer room.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    room = context_length(chat.model)
+    if len(prompt) + len(answer) > room:
+        raise TrainingError(
+            f"A teacher's context has {len(prompt)} tokens, the model's holds {room}.",
+            "Show fewer examples, or leave long requests out.",
+        )
 
 
 def encode_in_context(chat: ChatModel, request: str, context: Context) -> tuple[int, ...]:

@@ -3,5 +3,6 @@
 from demur.distill.objectives.base import OBJECTIVES, Objective
 from demur.distill.objectives.logits import Distilled
 from demur.distill.objectives.sft import Supervised
+from demur.distill.objectives.universal import Universal
 
-__all__ = ["OBJECTIVES", "Distilled", "Objective", "Supervised"]
+__all__ = ["OBJECTIVES", "Distilled", "Objective", "Supervised", "Universal"]

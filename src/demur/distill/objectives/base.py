@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-OBJECTIVES = ("sft", "dpo", "rloo", "logits")
+OBJECTIVES = ("sft", "dpo", "rloo", "logits", "universal")
 
 
 class Objective(Protocol):

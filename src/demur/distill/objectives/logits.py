@@ -32,6 +32,7 @@ from demur.distill.collate import IGNORED, Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.rollout import at_rest, rollout
 from demur.distill.scores import answer_logits
+from demur.errors import ConfigError, TrainingError
 
 # Of a distribution cut to its likeliest tokens: less than half precision can tell from nothing.
 LEAST_REST = 1e-5
@@ -50,6 +51,9 @@ class Distilled:
         coefficient: of the divergence (GKD's beta): 0 is KL(teacher || student), 1 the reverse.
         keep_weight: the price of divergence on `keep` lessons.
         tokens: how far the student writes.
+
+    Raises:
+        ConfigError: a share or a coefficient outside [0, 1].
     """
 
     lessons: Sequence[Lesson]
@@ -62,8 +66,20 @@ class Distilled:
     tokens: int = 24
     name: str = "logits"
 
+    def __post_init__(self) -> None:
+        for what, share in (("share", self.on_policy), ("coefficient", self.coefficient)):
+            if not 0 <= share <= 1:
+                raise ConfigError(
+                    f"The {what} of logit distillation is {share:g}.", "Give a number from 0 to 1."
+                )
+
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
-        """Return the mean loss a lesson; see the module's docstring."""
+        """Return the mean loss a lesson; see the module's docstring.
+
+        Raises:
+            TrainingError: the untouched student is asked but `model` has no LoRA weights to switch
+                off, or the student's probabilities became NaN.
+        """
         import torch
 
         indices = batch["lesson"].tolist()
@@ -76,6 +92,11 @@ class Distilled:
         # Before the student's own pass: PEFT takes the gradient off what it switches off.
         passes = []
         for teacher, rows in self._teachers(lessons, cached):
+            if teacher is None and not hasattr(model, "disable_adapter"):
+                raise TrainingError(
+                    "The student is trained whole, so that it is not there as it was to teach.",
+                    "Train LoRA weights, or keep what the teachers think with `cached_logits`.",
+                )
             taught = [
                 replace(answered[row], prompt=self.contexts.get(indices[row], answered[row].prompt))
                 for row in rows
