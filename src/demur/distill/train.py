@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demur.console import Narrator
 from demur.distill.lessons import Lesson
-from demur.distill.objectives import Objective, Supervised
+from demur.distill.objectives import Distilled, Objective, Supervised
 from demur.errors import TrainingError
 from demur.models.chat_model import ChatModel
 from demur.run.folder import room_on_disk
@@ -45,6 +45,8 @@ class Recipe:
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
         decision_weight: the weight of the first token's decision; see `objectives.sft`.
+        on_policy, divergence: the share of answers that the student writes in training, and the
+            coefficient of the divergence from the teacher; see `objectives.logits`.
         checkpoints: how often it is written down, to go on from and to choose from.
         seed: of the order of lessons and of LoRA's initial weights.
         objective: one of `objectives.OBJECTIVES`; what follows is theirs (`objectives.make`).
@@ -66,6 +68,8 @@ class Recipe:
     epochs: int = 1
     keep_weight: float = 1.0
     decision_weight: float = 1.0
+    on_policy: float = 0.5
+    divergence: float = 0.5
     checkpoints: int = 3
     seed: int = 0
     objective: str = "sft"
@@ -140,6 +144,18 @@ def supervised(lessons: Sequence[Lesson], recipe: Recipe) -> Supervised:
     """Return supervised fine-tuning as the recipe prices it."""
     firsts = {lesson.answer[0] for lesson in lessons if lesson.kind == "refuse"}
     return Supervised(tuple(sorted(firsts)), recipe.keep_weight, recipe.decision_weight)
+
+
+def distilled(
+    chat: ChatModel,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    contexts: Mapping[int, tuple[int, ...]],
+    teacher: ChatModel | None = None,
+) -> Distilled:
+    """Return logit distillation as the recipe prices it; see `objectives.logits`."""
+    shares = (recipe.on_policy, recipe.divergence, recipe.keep_weight)
+    return Distilled(lessons, chat.stops, contexts, teacher and teacher.model, *shares)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-OBJECTIVES = ("sft", "dpo", "rloo", "grpo", "logits")
+OBJECTIVES = ("sft", "dpo", "rloo", "grpo", "logits", "universal")
 
 
 class Objective(Protocol):

@@ -36,7 +36,10 @@ class Supervised:
 
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
         """Return the mean loss a lesson; see the module's docstring."""
-        logits = answer_logits(model, batch)
+        return self.priced(answer_logits(model, batch), batch)
+
+    def priced(self, logits: Any, batch: dict[str, Any]) -> Any:
+        """Return the loss of logits that `answer_logits` made of the batch."""
         labels, keep = batch["labels"], batch["keep"][:, None]
         taught = (labels != IGNORED) & ~keep
         chosen = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
