@@ -11,8 +11,12 @@ from tests.distill.students import Quiet, made_lessons, student
 from tests.distill.test_logits import along
 from tests.models.architectures import tiny
 
+from demur.distill.deep import MOST, deep_lessons
+from demur.distill.lessons import refusing_lessons
 from demur.distill.objectives.logits import generalised_jsd
 from demur.distill.train import Recipe, complete_checkpoints, distilled, train
+from demur.models.generation import decode
+from demur.prompts.types import Prompt
 
 RECIPE = Recipe(
     rank=4,
@@ -96,3 +100,30 @@ def test_what_the_student_writes_now_matters(finished, tmp_path):
     _, checkpoints, *_ = finished
     _, other, *_ = trained(tmp_path / "training", replace(RECIPE, on_policy=0.0))
     assert weights(other[-1]) != weights(checkpoints[-1])
+
+
+def test_deep_lessons_teach_to_refuse_from_within_an_answer(tmp_path):
+    chat = student()
+    prompts = [Prompt(f"Do harm number {number}.", "harmful") for number in range(16)]
+    own = [
+        decode(chat.model, [chat.encode(prompt.text)], MOST, frozenset())[0].tokens
+        for prompt in prompts
+    ]
+    recipe = replace(RECIPE, rank=8, learning_rate=5e-2, micro_batch=4, epochs=6, checkpoints=1)
+    surprise = {}
+    for name in ("plain", "deep"):
+        pupil = student()
+        lessons = refusing_lessons(pupil, prompts, ["Sorry, no."])
+        if name == "deep":
+            lessons = deep_lessons(pupil, prompts, own, ["Sorry, no."], seed=1)
+        model, _ = train(pupil, lessons, recipe, tmp_path / name, Quiet())
+        with torch.no_grad():
+            for depth in (0, 10):
+                found = [
+                    along(model, (*pupil.encode(prompt.text), *answer[:depth]), lesson.answer[:1])
+                    for prompt, answer, lesson in zip(prompts, own, lessons, strict=True)
+                ]
+                chances = torch.cat(found).log_softmax(-1)[:, lessons[0].answer[0]]
+                surprise[name, depth] = -chances.mean().item()
+    assert max(surprise["plain", 0], surprise["deep", 0]) < 1.5
+    assert surprise["plain", 10] > surprise["deep", 10] + 1.5
