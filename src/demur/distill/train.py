@@ -155,7 +155,8 @@ def distilled(
 ) -> Distilled:
     """Return logit distillation as the recipe prices it; see `objectives.logits`."""
     shares = (recipe.on_policy, recipe.divergence, recipe.keep_weight)
-    return Distilled(lessons, chat.stops, contexts, teacher and teacher.model, *shares)
+    model = teacher and teacher.model
+    return Distilled(lessons, chat.stops, contexts, model, *shares, tokens=recipe.sample_tokens)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

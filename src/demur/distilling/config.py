@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, get_args
 
 from cyclopts import Parameter
 
 from demur.options import TRAINING
 from demur.treating.config import TreatmentConfig
 
+OBJECTIVE = Literal["sft", "dpo", "rloo", "grpo", "logits"]
+GUIDE = Literal["decided", "shown", "instructed", "hinted"]
 REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85,)
 
@@ -36,6 +38,19 @@ class DistillConfig(TreatmentConfig):
         decision_weight: the weight of deciding rightly at the answer's first token.
         checkpoints: how often training is written down, to go on from.
         stopping_points: of the last checkpoints, how many validation chooses from.
+        objective: what training makes smaller: sft (imitate refusals), dpo (prefer them to the
+            student's compliance), rloo or grpo (reinforce what the judge calls right), or logits
+            (agree with a teacher at every token of the student's own answers).
+        guide: with the objective logits and the student as its own teacher, what the teacher sees:
+            decided (examples that all went the right way), shown (of both kinds), instructed (a
+            safety instruction) or hinted (the decision in words).
+        deep: teach refusing from within an answer that has begun to comply, too.
+        beta: how departing from the student is held in by dpo, rloo and grpo; each has a default.
+        on_policy: with logits, the share of answers that the student writes while it trains.
+        divergence: with logits, 0 for KL(teacher, student), 1 for the reverse.
+        samples: with rloo and grpo, answers a request, one of them demonstrated.
+        sample_tokens: with rloo, grpo and logits, tokens that the student writes in training.
+        over_refusal_price: with rloo and grpo, what refusing a harmless request costs.
         strengths: factors on the delta that validation chooses from, beside 1.
     """
 
@@ -43,11 +58,12 @@ class DistillConfig(TreatmentConfig):
     positive: ClassVar[tuple[str, ...]] = (
         *TreatmentConfig.positive,
         *("train_pairs", "longest", "own_tokens", "rank", "batch", "micro_batch", "epochs"),
-        *("checkpoints", "stopping_points"),
+        *("checkpoints", "stopping_points", "sample_tokens"),
     )
     not_negative: ClassVar[tuple[str, ...]] = (
         *TreatmentConfig.not_negative,
         *("train_ordinary", "train_texts", "keep_weight", "decision_weight", "informed"),
+        "over_refusal_price",
     )
 
     _: KW_ONLY
@@ -69,6 +85,15 @@ class DistillConfig(TreatmentConfig):
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
     stopping_points: Annotated[int, TRAINING] = 1
+    objective: Annotated[OBJECTIVE, TRAINING] = "sft"
+    guide: Annotated[GUIDE, TRAINING] = "decided"
+    deep: Annotated[bool, TRAINING] = False
+    beta: Annotated[float | None, TRAINING] = None
+    on_policy: Annotated[float, TRAINING] = 0.5
+    divergence: Annotated[float, TRAINING] = 0.5
+    samples: Annotated[int, TRAINING] = 4
+    sample_tokens: Annotated[int, TRAINING] = 24
+    over_refusal_price: Annotated[float, TRAINING] = 1.0
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
 
     def __post_init__(self) -> None:
@@ -80,7 +105,21 @@ class DistillConfig(TreatmentConfig):
         self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)
         self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
         self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
+        self._require(
+            "objective", f"one of {', '.join(get_args(OBJECTIVE))}", self._known_objective
+        )
+        self._require(
+            "guide", f"one of {', '.join(get_args(GUIDE))}", self.guide in get_args(GUIDE)
+        )
+        self._require("beta", "above 0", self.beta is None or self.beta > 0)
+        self._require("on_policy", "from 0 to 1", 0 <= self.on_policy <= 1)
+        self._require("divergence", "from 0 to 1", 0 <= self.divergence <= 1)
+        self._require("samples", "at least 3", self.samples >= 3)
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
+
+    @property
+    def _known_objective(self) -> bool:
+        return self.objective in get_args(OBJECTIVE)
 
     @property
     def _layers_in_order(self) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from demur.distill.lessons import (
     HELPFUL,
     Lesson,
-    mostly_openings,
     own_answers,
     refusing_lessons,
     sorted_by_verdict,
@@ -18,6 +18,23 @@ from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Prompt, Splits
 from demur.treating.stages import Context
+
+
+@dataclass(frozen=True)
+class Made:
+    """The lessons of a run, whole, before an objective takes what it needs of them.
+
+    Attributes:
+        harmful: the harmful requests, in the order of `refusing`.
+        refusing: `refuse` lessons.
+        answering: `answer` and `keep` lessons: benign requests with the student's own answers.
+        texts: what the student writes outside a chat.
+    """
+
+    harmful: list[Prompt]
+    refusing: list[Lesson]
+    answering: list[Lesson]
+    texts: list[Lesson]
 
 
 def _brief_enough(
@@ -46,9 +63,7 @@ def _brief_enough(
     )
 
 
-def lessons_of(
-    config: DistillConfig, context: Context, chat: ChatModel, splits: Splits
-) -> list[Lesson]:
+def lessons_of(config: DistillConfig, context: Context, chat: ChatModel, splits: Splits) -> Made:
     """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones."""
     harmful, twins, ordinary = _brief_enough(config, chat, splits)
     benign = [*twins, *ordinary]
@@ -78,4 +93,4 @@ def lessons_of(
         f"{made['left_out']} left out, where it said nothing fit to be kept"
     )
     texts = text_lessons(chat, config.train_texts, context.folder.journal, config.seed)
-    return [*mostly_openings([*refusing, *helping, *kept]), *texts]
+    return Made(harmful, refusing, [*helping, *kept], texts)

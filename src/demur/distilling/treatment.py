@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from demur.distill.choose import Candidate
+from demur.distill.lessons import Lesson
+from demur.distill.objectives import Objective
 from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
-from demur.distilling.make_lessons import lessons_of
-from demur.measure.protocol import standard_probes
+from demur.distilling.make_lessons import Made, lessons_of
+from demur.distilling.objective import prepare
+from demur.measure.protocol import Probe, standard_probes
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
+from demur.treating.config import TreatmentConfig
 from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import Context
 
 # Candidates differ in whether an answer begins with the refusal, which is seen in so many tokens.
 CHOOSING_TOKENS = 8
+Prepare = Callable[
+    [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
+]
+TRAINED = {
+    "sft": "to refuse the harmful requests",
+    "dpo": "to prefer refusals to what the model itself says to harmful requests",
+    "rloo": "on its own answers, rewarded by the judge's verdicts",
+    "grpo": "on its own answers, rewarded by the judge's verdicts",
+    "logits": "to agree, at every token, with what it says when it knows what is to be refused",
+}
 
 
 def distilling(config: DistillConfig) -> Treatment:
@@ -44,44 +60,72 @@ def recipe_of(config: DistillConfig) -> Recipe:
         decision_weight=config.decision_weight,
         checkpoints=config.checkpoints,
         seed=config.seed,
+        objective=config.objective,
+        beta=config.beta,
+        on_policy=config.on_policy,
+        divergence=config.divergence,
+        samples=config.samples,
+        sample_tokens=config.sample_tokens,
+        over_refusal_price=config.over_refusal_price,
     )
 
 
 def _treat(config: DistillConfig, context: Context, chat: ChatModel, splits: Splits) -> Treated:
-    """Make lessons, train, choose; leaves the chosen delta in `chat.model`."""
-    from demur.distill.choose import (
-        choose,
-        load_adapter,
-        low_rank_changes,
-        require_on_disk,
-        set_strength,
+    from demur.distill.choose import low_rank_changes
+
+    taught = teach(config, context, chat, splits, context.folder.path / "training")
+    base = context.resolved.folder
+    return Treated(
+        lambda: low_rank_changes(chat.model, base, taught.chosen.strength),
+        taught.chosen,
+        taught.tried,
+        _steps(config, context, taught.chosen, taught.tried),
+        config.rank,
     )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What training came to: the candidate that validation chose, and all that it compared."""
+
+    chosen: Candidate
+    tried: tuple[Candidate, ...]
+
+
+def teach(
+    config: DistillConfig,
+    context: Context,
+    chat: ChatModel,
+    splits: Splits,
+    folder: Path,
+    prepare: Prepare = prepare,
+) -> Taught:
+    """Make lessons, train and choose; leaves the chosen delta in `chat.model`, wrapped by PEFT.
+
+    Args:
+        folder: where the training's checkpoints go.
+        prepare: makes of the run's lessons what is trained on, and by which objective.
+
+    Raises:
+        TrainingError: there is too little to train on, or a loss that is no number.
+    """
+    from demur.distill.choose import choose, load_adapter, require_on_disk, set_strength
     from demur.distill.train import target_modules, train
 
     journal, recipe = context.folder.journal, recipe_of(config)
     require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
     with context.phase("Making lessons"):
-        lessons = lessons_of(config, context, chat, splits)
+        made = lessons_of(config, context, chat, splits)
+        lessons, objective = prepare(config, context, chat, made, recipe)
     with context.phase("Training"):
-        wrapped, checkpoints = train(
-            chat, lessons, recipe, context.folder.path / "training", context.narrator
-        )
+        wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
     chat.model = wrapped
     with context.phase("Choosing the stopping point and the strength on validation prompts"):
-        probes = standard_probes(
-            evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
-            evenly(splits.twins("validation"), config.validation_pairs, config.seed),
-            evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
-            split="validation",
-            tokens=min(config.answer_tokens, CHOOSING_TOKENS),
-            prefilled=0,
-        )
-        named = {probe.key: probe for probe in probes}
         chosen, tried = choose(
             chat,
             checkpoints[-config.stopping_points :],
             config.strengths,
-            named,
+            choosing_probes(config, splits),
             journal,
             context.judge,
             context.narrator,
@@ -94,14 +138,20 @@ def _treat(config: DistillConfig, context: Context, chat: ChatModel, splits: Spl
             )
     load_adapter(wrapped, chosen.checkpoint)
     set_strength(wrapped, chosen.strength)
-    base = context.resolved.folder
-    return Treated(
-        lambda: low_rank_changes(wrapped, base, chosen.strength),
-        chosen,
-        tuple(tried),
-        _steps(config, context, chosen, tried),
-        config.rank,
+    return Taught(chosen, tuple(tried))
+
+
+def choosing_probes(config: TreatmentConfig, splits: Splits) -> dict[str, Probe]:
+    """Return the validation probes that candidates are compared on, by key."""
+    probes = standard_probes(
+        evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
+        evenly(splits.twins("validation"), config.validation_pairs, config.seed),
+        evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
+        split="validation",
+        tokens=min(config.answer_tokens, CHOOSING_TOKENS),
+        prefilled=0,
     )
+    return {probe.key: probe for probe in probes}
 
 
 def _steps(
@@ -117,8 +167,8 @@ def _steps(
         "without an answer, were not taught.",
         f"A low-rank change (rank {config.rank}) of the layers from "
         f"{figures.percent(config.first_layer)} to {figures.percent(config.last_layer)} of the "
-        "depth was trained to refuse the harmful requests, and to stay close to the original's "
-        "own distribution on the harmless ones.",
+        f"depth was trained {TRAINED[config.objective]}, and to stay close to the original's own "
+        "distribution on the harmless ones.",
         f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
         f"prompts: harmful requests refused, less twins and ordinary instructions refused. "
         f"{chosen.label[0].upper()}{chosen.label[1:]} was kept.",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,11 +114,18 @@ def run_treatment(
         ) from interrupt
 
 
-def _run(
-    config: TreatmentConfig, treatment: Treatment, run: Path | None, narrator: Narrator
-) -> Outcome:
-    from demur.treating.compose import DOCUMENTS, write_documents
+@contextmanager
+def opened(
+    config: TreatmentConfig, run: Path | None, narrator: Narrator, *sweep: str
+) -> Iterator[tuple[Context, Splits]]:
+    """Look at a model and its prompts, and open the run folder.
 
+    Args:
+        sweep: what an earlier, killed writing may have left half-written there.
+
+    Raises:
+        DemurError: the model or the prompts cannot be used, or the folder is another run's.
+    """
     narrator.heading(f"Looking at {config.model}")
     resolved = resolve(
         config.model,
@@ -143,12 +151,23 @@ def _run(
     path = run or default_folder(config.model, identity)
     require_room(path, int(resolved.parameters * 10))
     with RunFolder(path, identity) as folder:
-        folder.sweep(PATCH, "model", *DOCUMENTS)
+        folder.sweep(*sweep)
         narrator.log_to(folder.path / "run.log")
         narrator.say(f"  run folder: {folder.path}")
-        context = Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash)
+        yield (
+            Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash),
+            splits,
+        )
+
+
+def _run(
+    config: TreatmentConfig, treatment: Treatment, run: Path | None, narrator: Narrator
+) -> Outcome:
+    from demur.treating.compose import DOCUMENTS, write_documents
+
+    with opened(config, run, narrator, PATCH, "model", *DOCUMENTS) as (context, splits):
         probes = reported_probes(config, splits)
-        chat = context.load(resolved.folder, base_hash)
+        chat = context.load(context.resolved.folder, context.base_hash)
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, "before")
             original = reference(context, chat, before)
@@ -157,7 +176,7 @@ def _run(
         del chat
         gc.collect()
         with context.phase("Measuring it again, on prompts that played no part"):
-            changed = context.load(folder.path / "model", summary.result_hash)
+            changed = context.load(context.folder.path / "model", summary.result_hash)
             after = measure(context, changed, probes, "after")
             diverged = divergence(context, changed, original)
             del changed

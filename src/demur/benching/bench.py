@@ -1,0 +1,198 @@
+"""`demur bench distill`: every row measured on the same test prompts, each kept when it is known.
+
+    demur bench distill smollm2-135m --rows untouched template sft dpo --seeds 0 1 2
+
+A row that is in the journal is not made again, so that rows can be added to a finished bench.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from demur.benching.config import BenchConfig
+from demur.benching.memory import peak_memory, reset_peak_memory
+from demur.benching.plot import write_plot
+from demur.benching.rows import DEFAULT_ROWS, ROWS, Bench
+from demur.benching.tables import Result, by_row, write_tables
+from demur.console import Narrator
+from demur.errors import ConfigError, Interrupted
+from demur.measure.protocol import Probe
+from demur.measure.settings import MeasureConfig
+from demur.measure.utility import perplexity_ratio
+from demur.models.generation import Decoding
+from demur.prompts.split import limit
+from demur.stats import mean
+from demur.treating.pipeline import opened
+from demur.treating.stages import Side, divergence, measure, reference, reported_probes
+
+UNTOUCHED = "untouched"
+PROBE_PROMPTS = 300  # a side and split
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What a bench came to: its run folder, its table in Markdown, and its figures."""
+
+    run: Path
+    table: Path
+    figures: Path
+    results: tuple[Result, ...]
+
+
+def bench_distill(
+    model: str | BenchConfig,
+    *,
+    run: Path | None = None,
+    narrator: Narrator | None = None,
+    **choices: Any,
+) -> Benched:
+    """Compare ways of teaching refusals, with baselines and controls, on one protocol.
+
+    Args:
+        model: the model's name, or a whole configuration.
+        run: the run folder; by default `runs/<model>-<hash of the configuration>`.
+        narrator: who tells the user; by default on stderr.
+        choices: any field of `BenchConfig`.
+
+    Raises:
+        DemurError: something is wrong that the user can put right.
+        Interrupted: Ctrl-C; the same call continues.
+    """
+    config = replace(model, **choices) if isinstance(model, BenchConfig) else None
+    config = config or BenchConfig(model, **choices)  # type: ignore[arg-type]
+    try:
+        return _bench(config, run, narrator or Narrator())
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            "Interrupted; everything finished so far is kept.",
+            "Run the same command again to continue.",
+        ) from interrupt
+
+
+def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched:
+    names = _names(config)
+    with opened(config, run, narrator) as (context, splits):
+        bench = Bench(config, context, splits)
+        journal = context.folder.journal
+        probes = (*reported_probes(config, splits), *_named(config, narrator))
+        chat = bench.fresh()
+        with context.phase("Measuring it as it is"):
+            before = _side(bench, chat, probes, UNTOUCHED)
+            original = reference(context, chat, before)
+        probe = _probe(bench, chat, probes)
+        del chat
+        results = []
+        for name in names:
+            for seed in config.seeds if ROWS[name].seeded else (0,):
+                key = f"bench/{name}/{seed}"
+                known = journal.fact(key)
+                if known is None:
+                    known = _row(bench, name, seed, probes, before, original)
+                    journal.keep_fact(key, known)
+                results.append(Result(**known))
+                write_tables(results, probe, context.folder.path, config)
+                gc.collect()
+        table, figures = write_tables(results, probe, context.folder.path, config)
+        plot = write_plot(by_row(results), probe, context.folder.path)
+        narrator.say(f"The table is {table}, the plot {plot}.")
+        return Benched(context.folder.path, table, figures, tuple(results))
+
+
+def _names(config: BenchConfig) -> tuple[str, ...]:
+    """Return the rows to make, in the order of the table.
+
+    Raises:
+        ConfigError: there is no row of a name.
+    """
+    wanted = config.rows or DEFAULT_ROWS
+    unknown = [name for name in wanted if name not in ROWS]
+    if unknown:
+        raise ConfigError(f"There is no row '{unknown[0]}'.", f"Choose among {', '.join(ROWS)}.")
+    return tuple(name for name in ROWS if name in wanted)
+
+
+def _named(config: BenchConfig, narrator: Narrator) -> tuple[Probe, ...]:
+    """Return a probe for each named set, apart from what was trained on."""
+    if not config.sets:
+        return ()
+    from demur.measuring.sets import used_sets
+
+    asked = MeasureConfig((config.model,), sets=config.sets, data=config.data, n=config.test_pairs)
+    used, _ = used_sets(asked, narrator)
+    return tuple(
+        Probe(
+            each.source.key,
+            each.source.title,
+            "test",
+            "up" if each.source.kind == "harmful" else "down",
+            each.prompts,
+            Decoding(config.answer_tokens),
+        )
+        for each in used
+        if not each.source.key.startswith("builtin")
+    )
+
+
+def _probe(bench: Bench, chat: Any, probes: tuple[Probe, ...]) -> dict[str, Any]:
+    """Return the curve of a linear probe on the untouched model."""
+    from demur.distill.baselines.probe import SIDES, probe_curve
+
+    journal, splits, seed = bench.context.folder.journal, bench.splits, bench.config.seed
+    known = journal.fact("bench/probe")
+    if known is None:
+        parts = [
+            {
+                "harmful": limit(splits.harmful(part), PROBE_PROMPTS, seed),
+                "twins": limit(splits.twins(part), PROBE_PROMPTS, seed),
+                "ordinary": limit(splits.ordinary(part), PROBE_PROMPTS, seed),
+            }
+            for part in ("train", "validation")
+        ]
+        test = {probe.key: probe.prompts for probe in probes if probe.key in SIDES}
+        with bench.context.phase("Probing what it already knows"):
+            known = asdict(probe_curve(chat, parts[0], parts[1], test))
+        journal.keep_fact("bench/probe", known)
+    return dict(known)
+
+
+def _side(bench: Bench, chat: Any, probes: tuple[Probe, ...], label: str) -> Side:
+    return measure(bench.context, chat, probes, label)
+
+
+def _row(
+    bench: Bench,
+    name: str,
+    seed: int,
+    probes: tuple[Probe, ...],
+    before: Side,
+    original: Any,
+) -> dict[str, Any]:
+    """Make one row for one seed, measure it, and return its figures as JSON can hold them."""
+    row, context = ROWS[name], bench.context
+    title = f"{row.title}, seed {seed}" if row.seeded else row.title
+    reset_peak_memory()
+    begun = time.monotonic()
+    with row.treat(bench, seed) as (chat, note):
+        seconds, peak = time.monotonic() - begun, peak_memory()
+        with context.phase(f"Measuring: {title}"):
+            after = _side(bench, chat, probes, name)
+            diverged = divergence(context, chat, original)
+    return {
+        "row": name,
+        "title": row.title,
+        "kind": row.kind,
+        "seed": seed,
+        "note": note,
+        "seconds": seconds,
+        "peak_memory": peak,
+        "refused": {one.probe.key: [int(each) for each in one.refused] for one in after.judged},
+        "undecided": {one.probe.key: one.undecided for one in after.judged},
+        "titles": {one.probe.key: one.probe.title for one in after.judged},
+        "wanted": {one.probe.key: one.probe.wanted for one in after.judged},
+        "perplexity_ratio": asdict(perplexity_ratio(before.losses, after.losses)),
+        "divergence": asdict(mean(diverged)),
+    }

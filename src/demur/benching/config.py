@@ -1,0 +1,39 @@
+"""The choices of `demur bench distill`: those of distilling, and which rows for how many seeds."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, ClassVar
+
+from cyclopts import Group, Parameter
+
+from demur.distilling.config import DistillConfig
+
+BENCH = Parameter(group=Group.create_ordered("Bench"))
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class BenchConfig(DistillConfig):
+    """The choices of a bench; each has a flag of the same name.
+
+    Attributes:
+        rows: names of the methods to compare; by default all that need nothing else.
+        seeds: each method that draws at random is run once for each.
+        donor: an aligned relative of the model, for the row of task arithmetic.
+        sets: named prompt sets to measure on besides; see `demur prompts --sets`.
+        data: folder of prompt sets on disk.
+    """
+
+    verb: ClassVar[str] = "bench distill"
+
+    _: KW_ONLY
+    rows: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
+    seeds: Annotated[tuple[int, ...], BENCH, Parameter(consume_multiple=True)] = SEEDS
+    donor: Annotated[str | None, BENCH] = None
+    sets: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
+    data: Annotated[str | None, BENCH] = None
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "seeds", "sets"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+        self._require("seeds", "at least one", bool(self.seeds))

@@ -1,0 +1,252 @@
+"""The rows of the table: methods, baselines and controls, each a way to a model to be measured.
+
+    with ROWS["sft"].treat(bench, seed=0) as (chat, note):
+        ...
+
+Every row starts from the untouched student, loaded afresh. What a row chooses (a stopping point, a
+strength, a layer, a scale), it chooses on validation prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from demur.benching.config import BenchConfig
+from demur.distill.baselines import choose_scale as scales
+from demur.distill.lessons import Lesson
+from demur.distill.objectives import Objective, Supervised
+from demur.distill.train import Recipe
+from demur.distilling.config import DistillConfig
+from demur.distilling.make_lessons import Made
+from demur.distilling.objective import prepare
+from demur.distilling.treatment import Prepare, choosing_probes, teach
+from demur.errors import ConfigError
+from demur.models.chat_model import ChatModel
+from demur.prompts.split import limit
+from demur.prompts.types import Splits
+from demur.run.journal import content_key
+from demur.treating.stages import Context
+
+DIRECTION_PROMPTS = 128  # a side
+DIRECTION_DEPTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+DIRECTION_SCALES = (1.0, 2.0, 4.0, 8.0)
+DONOR_SCALES = (0.25, 0.5, 0.75, 1.0)
+ONE_SHOT_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share: the run's context and prompts."""
+
+    config: BenchConfig
+    context: Context
+    splits: Splits
+
+    def fresh(self) -> ChatModel:
+        """Return the untouched student, loaded anew."""
+        return self.context.load(self.context.resolved.folder, self.context.base_hash)
+
+
+Treat = Callable[[Bench, int], AbstractContextManager[tuple[ChatModel, str]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to a model.
+
+    Attributes:
+        title: for the table.
+        treat: given the bench and a seed, a context in which the treated model can be measured,
+            and a note on what validation chose.
+        seeded: whether another seed makes another model.
+        kind: `method`, `baseline` or `control`.
+    """
+
+    title: str
+    treat: Treat
+    seeded: bool
+    kind: str
+
+
+@contextmanager
+def _untouched(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    yield bench.fresh(), ""
+
+
+@contextmanager
+def _instructed(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    from demur.distill.baselines.context import INSTRUCTIONS, ContextBaseline
+
+    name, instruction = next(iter(INSTRUCTIONS.items()))
+    yield ContextBaseline(name, instruction).applied(bench.fresh()), f"instruction: {name}"
+
+
+def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
+    """Return the row that trains, with other choices than the bench's where they are given."""
+
+    @contextmanager
+    def treat(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+        config = replace(bench.config, seed=seed, **choices)
+        folder = bench.context.folder.path / "rows" / f"{name}-{seed}"
+        chat = bench.fresh()
+        taught = teach(config, bench.context, chat, bench.splits, folder, prepare)
+        yield as_chosen(chat, taught.chosen), taught.chosen.label
+
+    return treat
+
+
+def as_chosen(chat: ChatModel, chosen: Any) -> ChatModel:
+    """Return the chat with an identity of the adapter and strength that it carries."""
+    from demur.models.cache import file_sha256
+
+    adapter = file_sha256(chosen.checkpoint / "adapter_model.safetensors")
+    return replace(chat, weights=content_key(chat.weights, adapter, chosen.strength))
+
+
+Prepared = tuple[list[Lesson], Objective]
+PLAIN = Supervised((), keep_weight=0.0, decision_weight=0.0)
+
+
+def refusals_only(
+    config: DistillConfig, context: Context, chat: ChatModel, made: Made, recipe: Recipe
+) -> Prepared:
+    """One sentence for every harmful request, and nothing on the benign side."""
+    return made.refusing, PLAIN
+
+
+def as_words(
+    config: DistillConfig, context: Context, chat: ChatModel, made: Made, recipe: Recipe
+) -> Prepared:
+    """Refusals and own answers, both imitated word by word: plain refusal fine-tuning."""
+    answering = [
+        replace(lesson, kind="answer", log_probabilities=None, candidates=None)
+        for lesson in made.answering
+    ]
+    return [*made.refusing, *answering], PLAIN
+
+
+def one_example(
+    config: DistillConfig, context: Context, chat: ChatModel, made: Made, recipe: Recipe
+) -> Prepared:
+    """A single refusal, seen again and again."""
+    return made.refusing[:1] * recipe.batch * ONE_SHOT_STEPS, PLAIN
+
+
+def _direction(form: Any) -> Treat:
+    @contextmanager
+    def treat(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+        from demur.distill.baselines.direction import find_directions
+
+        chat = bench.fresh()
+        depth = int(chat.model.config.get_text_config().num_hidden_layers)
+        layers = sorted(
+            {max(1, min(depth - 1, round(share * depth))) for share in DIRECTION_DEPTHS}
+        )
+        found = find_directions(
+            chat,
+            limit(bench.splits.harmful("train"), DIRECTION_PROMPTS, seed),
+            limit(bench.splits.twins("train"), DIRECTION_PROMPTS, seed),
+            layers=layers,
+            form=form,
+        )
+        with _scaled(
+            bench, chat, {one.label: one.changes for one in found}, DIRECTION_SCALES
+        ) as made:
+            yield made
+
+    return treat
+
+
+@contextmanager
+def _scaled(
+    bench: Bench, chat: ChatModel, treatments: Mapping[str, Any], factors: tuple[float, ...]
+) -> Iterator[tuple[ChatModel, str]]:
+    """Yield the chat changed by the treatment and scale that validation likes best."""
+    from demur.models.edits import changes_hash, edited
+
+    context = bench.context
+    chosen, _ = scales.choose_scale(
+        chat,
+        treatments,
+        factors,
+        choosing_probes(bench.config, bench.splits),
+        context.folder.journal,
+        context.judge,
+        context.narrator,
+    )
+    changes = treatments.get(chosen.name, {})
+    name = content_key(chat.weights, changes_hash(changes), chosen.scale)
+    with edited(chat.model, changes, chosen.scale):
+        yield replace(chat, weights=name), chosen.label
+
+
+@contextmanager
+def _noise(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    """The change of the row `sft`, each matrix in another direction of the same size."""
+    from demur.distill.baselines.noise import noise
+    from demur.distill.choose import low_rank_changes
+    from demur.models.edits import changes_hash, edited
+
+    with ROWS["sft"].treat(bench, seed) as (trained, note):
+        folder = bench.context.resolved.folder
+        strength = float(note.rpartition(" ")[2])
+        changes = noise(folder, low_rank_changes(trained.model, folder, strength), seed)
+    chat = bench.fresh()
+    name = content_key(chat.weights, changes_hash(changes), "noise")
+    with edited(chat.model, changes):
+        yield replace(chat, weights=name), "the size of sft's change"
+
+
+@contextmanager
+def _arithmetic(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    from demur.distill.baselines.arithmetic import task_arithmetic
+    from demur.models.resolve import resolve
+
+    if bench.config.donor is None:
+        raise ConfigError("Task arithmetic needs a donor.", "Give one with --donor.")
+    donor = resolve(bench.config.donor).folder
+    changes = task_arithmetic(bench.context.resolved.folder, donor)
+    with _scaled(bench, bench.fresh(), {"donor": changes}, DONOR_SCALES) as made:
+        yield made
+
+
+RANDOM_START = {"informed": 0, "first_layer": 0.0, "strengths": (), "stopping_points": 1}
+ROWS: dict[str, Row] = {
+    "untouched": Row("untouched", _untouched, False, "baseline"),
+    "prompt": Row("safety system prompt", _instructed, False, "baseline"),
+    "one-shot": Row(
+        "one safety example, SFT",
+        _trained("one-shot", one_example, **RANDOM_START),
+        True,
+        "baseline",
+    ),
+    "template": Row(
+        "refusals only, SFT", _trained("template", refusals_only, **RANDOM_START), True, "baseline"
+    ),
+    "words": Row(
+        "refusals and own answers, plain SFT",
+        _trained("words", as_words, **RANDOM_START),
+        True,
+        "baseline",
+    ),
+    "direction": Row("refusal direction in weights", _direction("constant"), True, "baseline"),
+    "discriminant": Row(
+        "discriminant direction in weights", _direction("discriminant"), True, "baseline"
+    ),
+    "arithmetic": Row("task arithmetic from a donor", _arithmetic, False, "baseline"),
+    "noise": Row("noise of equal size", _noise, True, "control"),
+    "sft": Row("SFT, anchored", _trained("sft", objective="sft"), True, "method"),
+    "deep": Row(
+        "SFT, anchored, deep", _trained("deep", objective="sft", deep=True), True, "method"
+    ),
+    "dpo": Row("DPO", _trained("dpo", objective="dpo"), True, "method"),
+    "rloo": Row("RLOO on verdicts", _trained("rloo", objective="rloo"), True, "method"),
+    "grpo": Row("GRPO on verdicts", _trained("grpo", objective="grpo"), True, "method"),
+    "logits": Row(
+        "self, logits on own samples", _trained("logits", objective="logits"), True, "method"
+    ),
+}
+DEFAULT_ROWS = tuple(name for name in ROWS if name not in ("arithmetic", "grpo"))

@@ -1,0 +1,125 @@
+"""A small bench on a tiny model: every row is made, kept, and shown with its controls."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.distill.students import Quiet
+from tests.small_run import prepare
+
+from demur.benching import bench as room
+from demur.benching.bench import bench_distill
+from demur.benching.config import BenchConfig
+from demur.benching.tables import Result, over_seeds
+from demur.errors import ConfigError
+
+ROWS = ("untouched", "prompt", "template", "sft", "noise", "dpo", "logits", "discriminant")
+
+
+def config(place: Path) -> BenchConfig:
+    return BenchConfig(
+        str(place / "tiny"),
+        pairs=str(place / "pairs.jsonl"),
+        ordinary=str(place / "ordinary.jsonl"),
+        train_pairs=24,
+        train_ordinary=8,
+        test_pairs=8,
+        test_ordinary=6,
+        validation_pairs=6,
+        prefill=2,
+        checkpoints=1,
+        text_tokens=300,
+        train_texts=4,
+        answer_tokens=6,
+        sample_tokens=4,
+        longest=300,
+        batch=8,
+        micro_batch=8,
+        device="cpu",
+        dtype="float32",
+        rows=ROWS,
+        seeds=(0, 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def benched(place: Path) -> room.Benched:
+    return bench_distill(config(place), run=place / "run", narrator=Quiet())
+
+
+def test_every_row_has_all_its_figures(benched: room.Benched) -> None:
+    kept = json.loads(benched.figures.read_text(encoding="utf-8"))
+    assert [(one["row"], one["seed"]) for one in kept["results"]] == [
+        ("untouched", 0), ("prompt", 0), ("template", 0), ("template", 1),
+        ("discriminant", 0), ("discriminant", 1), ("noise", 0), ("noise", 1), ("sft", 0),
+        ("sft", 1), ("dpo", 0), ("dpo", 1), ("logits", 0), ("logits", 1),
+    ]  # fmt: skip
+    for one in benched.results:
+        assert {key: len(found) for key, found in one.refused.items()} == {
+            "harmful": 8, "twins": 8, "ordinary": 6, "prefill": 2,
+        }  # fmt: skip
+        assert one.peak_memory > 50e6
+        assert one.seconds > 0
+        assert one.perplexity_ratio["value"] > 0
+    untouched = benched.results[0]
+    assert untouched.perplexity_ratio["value"] == 1
+    assert abs(untouched.divergence["value"]) < 1e-6
+    trained = [one for one in benched.results if one.row == "sft"]
+    assert all(one.divergence["value"] > 0 for one in trained)
+    assert trained[0].note.startswith("step ")
+    assert 0 < kept["probe"]["against_ordinary"]["value"] <= 1
+
+
+def test_the_table_and_the_plot_show_every_row(benched: room.Benched) -> None:
+    lines = benched.table.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:] if line.startswith("|")]
+    assert rows == [
+        "untouched", "safety system prompt", "refusals only, SFT",
+        "discriminant direction in weights", "noise of equal size", "SFT, anchored", "DPO",
+        "self, logits on own samples",
+    ]  # fmt: skip
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    plot = (benched.run / "bench.svg").read_text(encoding="utf-8")
+    assert all(title in plot for title in rows)
+    assert "linear probe" in plot
+
+
+def test_nothing_is_made_twice(
+    place: Path, benched: room.Benched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> None:
+        raise AssertionError("a row was made again")
+
+    monkeypatch.setattr(room, "_row", never)
+    again = bench_distill(config(place), run=place / "run", narrator=Quiet())
+    assert again.results == benched.results
+
+
+def test_an_unknown_row_is_an_error_before_any_work(place: Path) -> None:
+    wrong = replace(config(place), rows=("sft", "magic"))
+    with pytest.raises(ConfigError, match="no row 'magic'") as error:
+        bench_distill(wrong, run=place / "wrong", narrator=Quiet())
+    assert "untouched" in error.value.remedy
+    assert not (place / "wrong").exists()
+
+
+def test_seeds_are_averaged_before_prompts() -> None:
+    def result(refused: list[int]) -> Result:
+        return Result(
+            "sft", "SFT", "method", 0, "", 1.0, 1, {"harmful": refused}, {}, {}, {}, {}, {}
+        )
+
+    found = over_seeds([result([1, 1, 0, 0]), result([1, 0, 0, 0])], "harmful")
+    assert found.value == pytest.approx(3 / 8)
+    assert found.n == 4

@@ -1,0 +1,86 @@
+"""Whole runs of `demur distill` on a tiny model: each objective, deep lessons, guides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.distill.students import Quiet
+from tests.small_run import prepare
+
+from demur.distilling.config import DistillConfig
+from demur.distilling.distill import distill
+from demur.errors import ConfigError
+
+SMALL: dict[str, Any] = {
+    "train_pairs": 16,
+    "train_ordinary": 8,
+    "test_pairs": 6,
+    "test_ordinary": 4,
+    "validation_pairs": 4,
+    "prefill": 2,
+    "checkpoints": 1,
+    "text_tokens": 200,
+    "train_texts": 2,
+    "answer_tokens": 6,
+    "sample_tokens": 4,
+    "longest": 300,
+    "batch": 8,
+    "micro_batch": 8,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distill")
+    prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("dpo", {"objective": "dpo"}),
+        ("rloo", {"objective": "rloo"}),
+        ("deep", {"objective": "sft", "deep": True}),
+        ("shown", {"objective": "logits", "guide": "shown"}),
+    ],
+)
+def test_a_run_of_each_kind(place: Path, name: str, choices: dict[str, Any]) -> None:
+    outcome = distill(
+        str(place / "tiny"),
+        run=place / name,
+        narrator=Quiet(),
+        pairs=str(place / "pairs.jsonl"),
+        ordinary=str(place / "ordinary.jsonl"),
+        **SMALL,
+        **choices,
+    )
+    result = json.loads((outcome.run / "result.json").read_text(encoding="utf-8"))
+    assert result["command"].startswith("demur distill ")
+    for key, value in choices.items():
+        flag = f"--{key.replace('_', '-')}"
+        assert (flag in result["command"]) == (value != "sft")
+        assert result["configuration"][key] == value
+    assert outcome.patch.stat().st_size > 0
+    assert (outcome.model / "config.json").exists()
+    assert outcome.scorecard.utility.divergence.value > 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "cause"),
+    [
+        ({"objective": "magic"}, "--objective is magic, but must be one of sft, dpo"),
+        ({"guide": "magic"}, "--guide is magic"),
+        ({"beta": -0.1}, "--beta is -0.1, but must be above 0"),
+        ({"on_policy": 1.5}, "--on-policy is 1.5, but must be from 0 to 1"),
+        ({"samples": 2}, "--samples is 2, but must be at least 3"),
+    ],
+)
+def test_choices_that_make_no_sense(choices: dict[str, Any], cause: str) -> None:
+    with pytest.raises(ConfigError, match=cause):
+        DistillConfig("tiny", **choices)
