@@ -100,6 +100,11 @@ def of_request(prompt: str) -> Callable[[str], bool]:
     return lambda word: _carries_meaning(word) and word[:_STEM] in asked
 
 
+def is_common(word: str) -> bool:
+    """Return whether a word, in one spelling, is one of the commonest, which mean little alone."""
+    return word in _STOP_WORDS
+
+
 def _carries_meaning(word: str) -> bool:
     return len(word) >= 4 and word not in _STOP_WORDS and word not in _OF_REFUSALS
 
