@@ -1,4 +1,4 @@
-"""Whole runs of `demur distill` with teachers: recorded answers, the student itself, an endpoint."""
+"""Whole runs of `demur distill` with teachers: recorded answers, the student, an endpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.endpoint_server import Says, model_server
 
 from demur.distilling.distill import distill
 from demur.errors import ConfigError, PromptError, RunError, TrainingError
@@ -16,6 +15,7 @@ from demur.prompts.choose import gather
 from demur.run.journal import Journal
 from demur.treating.pipeline import Outcome
 from tests.distill.students import Quiet
+from tests.endpoint_server import Says, model_server
 from tests.small_run import prepare
 
 SORRY = "I'm sorry, but I can't assist with that."
