@@ -128,9 +128,7 @@ def test_a_student_too_weak_to_teach_itself_learns_the_seed(place, monkeypatch):
     taught = fact(outcome.run, "teaching")
     assert taught["teacher"] == "" and taught["weak"] == [0, 16]
     assert fact(outcome.run, "lessons")["refuse"] == 16
-    assert "the answer &#34;Sorry, but" in outcome.report.read_text(encoding="utf-8") or (
-        "Sorry, but I can" in outcome.report.read_text(encoding="utf-8")
-    )
+    assert "Sorry, but I can" in outcome.report.read_text(encoding="utf-8")
 
 
 def test_an_endpoint_teaches_within_its_cap(place, monkeypatch):

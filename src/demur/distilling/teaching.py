@@ -171,7 +171,12 @@ class Teaching:
         journal = self.context.folder.journal
         try:
             with self.context.narrator.progress(title, len(prompts)) as advance:
-                return teacher.answers(prompts, advance)
+                if not isinstance(teacher, Instructed):
+                    return teacher.answers(prompts, advance)
+                sampled = teacher.sampled(prompts, advance)
+            for name, count in sampled.contexts.items():
+                self._say(f"  clean refusals in the context '{name}': {grouped(count)}")
+            return sampled.texts
         finally:
             if self.found.endpoint is not None:
                 journal.keep_fact("spent", asdict(self.means.budget.spent))
@@ -199,7 +204,8 @@ class Teaching:
         self._say(f"clean refusals to {counts(clean)} harmful requests, {rate_text(clean)}")
         why = [f"{grouped(count)} {flaw}" for flaw, count in filtered.left_out.items()]
         if filtered.unanswered:
-            why.append(f"{grouped(filtered.unanswered)} without an answer (content filter)")
+            reason = "content filter" if self.found.endpoint else "too long for its context"
+            why.append(f"{grouped(filtered.unanswered)} without an answer ({reason})")
         if why:
             self._say(f"  left out: {', '.join(why)}")
         if benign.n:
