@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demur.distilling.distill import distill
-from demur.errors import ConfigError, PromptError, RunError, TrainingError
+from demur.errors import ConfigError, EndpointError, PromptError, RunError, TrainingError
 from demur.models.budget import Caps
 from demur.prompts.builtin import builtin_set
 from demur.prompts.choose import gather
@@ -143,7 +143,7 @@ def test_an_endpoint_teaches_within_its_cap(place, monkeypatch):
         monkeypatch.chdir(place)
         choices = {**CHOICES, "teacher": state.spec()}
         run = place / "far"
-        with pytest.raises(Exception, match="requests"):
+        with pytest.raises(EndpointError, match="requests"):
             distill("tiny", run=run, narrator=Heard(), caps=Caps(requests=10), **choices)
         assert state.answered == 10
         heard = Heard()
