@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 
 from demur.stats import Rate, rate
-from demur.study.parts import PARTS, parts_of
+from demur.wording.parts import PARTS, parts_of
 
 LABELS = Path(__file__).parent / "parts_labels.csv"
 FILES = (

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from demur.stats import paired
-from demur.study.embeddings import TfIdf
 from demur.study.patterns import describe, rarefied_to, refusals_of
 from demur.study.premise import conclusion, premise_tests, same_requests
 from demur.study.security import security
 from demur.study.source import Entry, Source
+from demur.wording.embeddings import TfIdf
 
 REFUSALS = (
     "I can't help with that.",

@@ -92,7 +92,7 @@ def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
         config = replace(bench.config, seed=seed, **choices)
         folder = bench.context.folder.path / "rows" / f"{name}-{seed}"
         chat = bench.fresh()
-        taught = teach(config, bench.context, chat, bench.splits, folder, prepare)
+        taught = teach(config, bench.context, chat, bench.splits, folder, prepare=prepare)
         yield as_chosen(chat, taught.chosen), taught.chosen.label
 
     return treat

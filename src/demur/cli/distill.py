@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from demur.cli.app import OUTPUT, Json, app, print_json
+from demur.cli.judge import EndpointOptions, how_from
 from demur.distilling.config import DistillConfig
 
 
@@ -15,6 +16,7 @@ from demur.distilling.config import DistillConfig
 def distill(
     config: Annotated[DistillConfig, Parameter(name="*")],
     *,
+    endpoint: EndpointOptions | None = None,
     run: Annotated[Path | None, OUTPUT] = None,
     json: Json = False,
 ) -> None:
@@ -29,7 +31,8 @@ def distill(
     """
     from demur.distilling.distill import distill as distill_model
 
-    outcome = distill_model(config, run=run)
+    how = how_from(endpoint or EndpointOptions(), config.device, config.dtype, run)
+    outcome = distill_model(config, run=run, means=how.means, caps=how.caps)
     if json:
         from demur.measure.result import read_result
 

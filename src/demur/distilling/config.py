@@ -21,6 +21,10 @@ class DistillConfig(TreatmentConfig):
 
     Attributes:
         refusal: the sentence that the model learns to refuse with, or several to vary.
+        teacher: whose refusals are learnt in its place: self (the model under a safety
+            instruction), a model, an endpoint such as openai:MODEL or http://HOST:PORT/v1#MODEL,
+            or a file of recorded answers.
+        pattern: uniform teaches one sentence, the teacher's commonest; varied all of them.
         train_pairs: how many harmful requests, and as many twins, become lessons.
         train_ordinary: how many ordinary instructions become lessons.
         longest: tokens of a request that is trained on; longer ones only where there are too few.
@@ -68,6 +72,8 @@ class DistillConfig(TreatmentConfig):
 
     _: KW_ONLY
     refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
+    teacher: Annotated[str | None, TRAINING] = None
+    pattern: Annotated[Literal["uniform", "varied"], TRAINING] = "uniform"
     train_pairs: Annotated[int, TRAINING] = 1300
     train_ordinary: Annotated[int, TRAINING] = 350
     longest: Annotated[int, TRAINING] = 18
@@ -102,6 +108,7 @@ class DistillConfig(TreatmentConfig):
         one = (self.refusal,) if isinstance(self.refusal, str) else self.refusal
         object.__setattr__(self, "refusal", tuple(one))
         super().__post_init__()
+        self._require("pattern", "uniform or varied", self.pattern in ("uniform", "varied"))
         self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)
         self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
         self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from demur.distill.lessons import (
     HELPFUL,
@@ -13,7 +14,10 @@ from demur.distill.lessons import (
     sorted_by_verdict,
     text_lessons,
 )
+from demur.distill.teachers.choose import FoundTeacher
 from demur.distilling.config import DistillConfig
+from demur.distilling.teaching import Teaching
+from demur.judge.names import Means
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Prompt, Splits
@@ -63,11 +67,29 @@ def _brief_enough(
     )
 
 
-def lessons_of(config: DistillConfig, context: Context, chat: ChatModel, splits: Splits) -> Made:
-    """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones."""
-    harmful, twins, ordinary = _brief_enough(config, chat, splits)
+def lessons_of(
+    config: DistillConfig,
+    context: Context,
+    chat: ChatModel,
+    splits: Splits,
+    found: FoundTeacher | None = None,
+    means: Means | None = None,
+) -> Made:
+    """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones.
+
+    Args:
+        found: the teacher of refusals; by default the configured sentence is learnt.
+        means: how a teacher behind an endpoint is asked.
+    """
+    if found is None:
+        harmful, twins, ordinary = _brief_enough(config, chat, splits)
+        refusing = refusing_lessons(chat, harmful, config.refusal)
+    else:
+        pick = partial(_brief_enough, config, chat)
+        teaching = Teaching(config, context, chat, found, means or Means(), pick)
+        taught = teaching.taught(splits)
+        refusing, (harmful, twins, ordinary) = taught.lessons, taught.picked
     benign = [*twins, *ordinary]
-    refusing = refusing_lessons(chat, harmful, config.refusal)
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
         keeping = own_answers(
             chat, benign, context.folder.journal, config.own_tokens, advance, judge=context.judge
@@ -78,8 +100,9 @@ def lessons_of(config: DistillConfig, context: Context, chat: ChatModel, splits:
             chat, refused, context.folder.journal, config.own_tokens, advance, opening=HELPFUL
         )
     helping, _ = sorted_by_verdict(chat, refused, helping, context.judge)
+    own = set(splits.harmful("train"))  # a recorded teacher has brought others
     made = {
-        "harmful": len(harmful),
+        "harmful": sum(prompt in own for prompt in harmful),
         "twin": len(twins),
         "ordinary": len(ordinary),
         "refuse": len(refusing),

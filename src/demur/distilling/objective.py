@@ -76,13 +76,16 @@ def _deep(config: DistillConfig, context: Context, chat: ChatModel, made: Made) 
         own = complying_answers(
             chat, made.harmful, context.folder.journal, context.judge, advance=one
         )
-    refusing = deep_lessons(chat, made.harmful, own, config.refusal, config.seed)
-    begun = sum(
+    begun = deep_lessons(chat, made.harmful, own, config.refusal, config.seed)
+    refusing = [
+        replace(bare, prompt=deep.prompt) for bare, deep in zip(made.refusing, begun, strict=True)
+    ]
+    count = sum(
         len(deep.prompt) > len(bare.prompt)
         for deep, bare in zip(refusing, made.refusing, strict=True)
     )
     context.narrator.say(
-        f"  {begun} of {len(refusing)} refusals are taught from within an answer that has begun"
+        f"  {count} of {len(refusing)} refusals are taught from within an answer that has begun"
     )
     return replace(made, refusing=refusing, answering=continued(made.answering, config.seed))
 

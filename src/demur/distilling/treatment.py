@@ -9,10 +9,12 @@ from pathlib import Path
 from demur.distill.choose import Candidate
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective
+from demur.distill.teachers.choose import FoundTeacher, find_teacher
 from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
+from demur.judge.names import Means
 from demur.measure.protocol import Probe, standard_probes
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import evenly
@@ -36,11 +38,26 @@ TRAINED = {
 }
 
 
-def distilling(config: DistillConfig) -> Treatment:
-    """Return the treatment that `config` describes."""
+def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
+    """Return the treatment that `config` describes; its teacher is looked for before anything else.
+
+    Args:
+        means: how a teacher behind an endpoint is asked.
+
+    Raises:
+        DemurError: there is no such teacher.
+    """
+    means = means or Means()
+    found = None
+    if config.teacher is not None:
+        found = find_teacher(
+            config.teacher,
+            key_variable=means.key_variable,
+            trust_remote_code=config.trust_remote_code,
+        )
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
-        return _treat(config, context, chat, splits)
+        return _treat(config, context, chat, splits, found, means)
 
     return treat
 
@@ -70,10 +87,17 @@ def recipe_of(config: DistillConfig) -> Recipe:
     )
 
 
-def _treat(config: DistillConfig, context: Context, chat: ChatModel, splits: Splits) -> Treated:
+def _treat(
+    config: DistillConfig,
+    context: Context,
+    chat: ChatModel,
+    splits: Splits,
+    found: FoundTeacher | None,
+    means: Means,
+) -> Treated:
     from demur.distill.choose import low_rank_changes
 
-    taught = teach(config, context, chat, splits, context.folder.path / "training")
+    taught = teach(config, context, chat, splits, context.folder.path / "training", found, means)
     base = context.resolved.folder
     return Treated(
         lambda: low_rank_changes(chat.model, base, taught.chosen.strength),
@@ -98,12 +122,15 @@ def teach(
     chat: ChatModel,
     splits: Splits,
     folder: Path,
+    found: FoundTeacher | None = None,
+    means: Means | None = None,
     prepare: Prepare = prepare,
 ) -> Taught:
     """Make lessons, train and choose; leaves the chosen delta in `chat.model`, wrapped by PEFT.
 
     Args:
         folder: where the training's checkpoints go.
+        found, means: the teacher of refusals, and how it is asked where it is behind an endpoint.
         prepare: makes of the run's lessons what is trained on, and by which objective.
 
     Raises:
@@ -115,7 +142,7 @@ def teach(
     journal, recipe = context.folder.journal, recipe_of(config)
     require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
     with context.phase("Making lessons"):
-        made = lessons_of(config, context, chat, splits)
+        made = lessons_of(config, context, chat, splits, found, means)
         lessons, objective = prepare(config, context, chat, made, recipe)
     with context.phase("Training"):
         wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
@@ -159,9 +186,10 @@ def _steps(
 ) -> tuple[str, ...]:
     """Return what was done, a step a sentence or two."""
     made = context.folder.journal.fact("lessons") or {}
+    refusals = _taught_refusals(config, context)
     return (
         f"Lessons were made: {figures.grouped(made.get('refuse', 0))} harmful requests, each with "
-        f"{_refusals(config.refusal)}, and {figures.grouped(made.get('keep', 0))} harmless ones "
+        f"{refusals}, and {figures.grouped(made.get('keep', 0))} harmless ones "
         "with the model's own answers; "
         f"{figures.grouped(made.get('left_out', 0))} that the model itself had refused, or left "
         "without an answer, were not taught.",
@@ -173,6 +201,20 @@ def _steps(
         f"prompts: harmful requests refused, less twins and ordinary instructions refused. "
         f"{chosen.label[0].upper()}{chosen.label[1:]} was kept.",
     )
+
+
+def _taught_refusals(config: DistillConfig, context: Context) -> str:
+    """Return what harmful requests were answered with, and whose words they are."""
+    taught = context.folder.journal.fact("teaching") or {}
+    if not taught.get("teacher"):
+        return _refusals(config.refusal)
+    count, n = taught["clean"]
+    words = (
+        f'the answer "{taught["sentence"]}", the commonest'
+        if taught["pattern"] == "uniform"
+        else "one"
+    )
+    return f"{words} of the refusals of {taught['teacher']} (clean ones to {count} of {n})"
 
 
 def _refusals(refusals: tuple[str, ...]) -> str:

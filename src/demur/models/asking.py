@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from demur.errors import DemurError, EndpointError
@@ -179,6 +179,8 @@ class Asker:
                 why = f"it answered {self._said(response, question)}"
                 pause = max(pause, self._wished(response, why))
                 continue
+            if _filtered(response):
+                return Reply("", False, {}, None, None, filtered=True)
             if response.status_code != 200:
                 raise self._refusal(response, question)
             try:
@@ -221,13 +223,7 @@ class Asker:
         reply = read_reply(self.endpoint, response.json())
         key = self.endpoint.key()
         if key and key in reply.text:  # a server that repeats it must not put it into a journal
-            return Reply(
-                reply.text.replace(key, "[key]"),
-                reply.finished,
-                reply.first,
-                reply.tokens_in,
-                reply.tokens_out,
-            )
+            return replace(reply, text=reply.text.replace(key, "[key]"))
         return reply
 
     def _refusal(self, response: Any, question: Question) -> EndpointError:
@@ -278,6 +274,18 @@ class Asker:
                 f"What came back is kept; wait, then {CONTINUES}",
             )
         return max(0.0, seconds)
+
+
+def _filtered(response: Any) -> bool:
+    """Return whether a content filter refused the request, as OpenAI's protocol has it on Azure."""
+    if response.status_code != 400:
+        return False
+    try:
+        value = response.json()
+    except ValueError:
+        return False
+    error = value.get("error") if isinstance(value, dict) else None
+    return isinstance(error, dict) and error.get("code") == "content_filter"
 
 
 def _message(response: Any) -> str:

@@ -175,6 +175,7 @@ class Reply:
         finished: whether the model itself ended them; False where they were cut off.
         first: log-probabilities of the likeliest first tokens, where they were asked for.
         tokens_in, tokens_out: as the endpoint reports them; None where it does not.
+        filtered: whether the endpoint's content filter withheld the words or cut them.
     """
 
     text: str
@@ -182,6 +183,7 @@ class Reply:
     first: Mapping[str, float]
     tokens_in: int | None
     tokens_out: int | None
+    filtered: bool = False
 
 
 def path_and_body(endpoint: Endpoint, question: Question) -> tuple[str, dict[str, Any]]:
@@ -225,7 +227,12 @@ def read_reply(endpoint: Endpoint, value: Any) -> Reply:
         text = "".join(part["text"] for part in value["content"] if part.get("type") == "text")
         finished = value.get("stop_reason") in ("end_turn", "stop_sequence")
         return Reply(
-            text, finished, {}, _count(usage, "input_tokens"), _count(usage, "output_tokens")
+            text,
+            finished,
+            {},
+            _count(usage, "input_tokens"),
+            _count(usage, "output_tokens"),
+            value.get("stop_reason") == "refusal",
         )
     choice = value["choices"][0]
     text = choice["message"].get("content") or "" if "message" in choice else choice["text"]
@@ -237,6 +244,7 @@ def read_reply(endpoint: Endpoint, value: Any) -> Reply:
         _first(choice.get("logprobs")),
         _count(usage, "prompt_tokens"),
         _count(usage, "completion_tokens"),
+        choice.get("finish_reason") == "content_filter",
     )
 
 

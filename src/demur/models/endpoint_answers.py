@@ -65,7 +65,22 @@ def endpoint_answers(
     for index, reply in asker.ask_all(questions):
         key, prompt = rows[index]
         fresh = Answer(key, prompt, reply.text.strip(), (), reply.finished)
+        if reply.filtered:
+            journal.keep_fact(_filter_fact(key), True)
         journal.add_answers([fresh], who, settings)
         known[key] = fresh
         advance(keys.count(key))
     return [known[key] for key in keys]
+
+
+def was_filtered(journal: Journal, answer: Answer) -> bool:
+    """Return whether an endpoint's content filter withheld this answer, or cut it.
+
+    Args:
+        answer: as `endpoint_answers` returned it.
+    """
+    return not answer.finished and bool(journal.fact(_filter_fact(answer.key)))
+
+
+def _filter_fact(key: str) -> str:
+    return f"filtered/{key}"

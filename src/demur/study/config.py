@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from demur.errors import ConfigError
-from demur.study.sentences import WORDS
+from demur.wording.sentences import WORDS
 
 RECORDED, PATTERNS, ASKED = (
     Parameter(group=Group.create_ordered(title))

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from demur.stats import Rate
-from demur.study.clusters import Clustering
 from demur.study.correlation import Correlation
 from demur.study.entropy import Uniformity
 from demur.study.security import Security
 from demur.study.source import How
+from demur.wording.clusters import Clustering
 
 PATTERNS = ("openings", "clusters", "sentences")
 

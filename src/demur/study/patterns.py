@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from demur.stats import rate
-from demur.study.clusters import Clustering, cluster_sentences
-from demur.study.embeddings import Embedder
 from demur.study.entropy import Uniformity, uniformity
 from demur.study.findings import PATTERNS, Frequency, SourceFindings
-from demur.study.parts import PARTS, parts_of, refusing_sentence
 from demur.study.premise import LEAST
 from demur.study.security import security
-from demur.study.sentences import first_sentence, foreign_share, opening, words
 from demur.study.source import Entry, Source
+from demur.wording.clusters import Clustering, cluster_sentences
+from demur.wording.embeddings import Embedder
+from demur.wording.parts import PARTS, parts_of, refusing_sentence
+from demur.wording.sentences import first_sentence, foreign_share, opening, words
 
 SHOWN = 10  # openings
 SHORT = 25  # words of a refusal, below which parts that come late are cut off

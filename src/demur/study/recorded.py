@@ -10,24 +10,25 @@ is left out is counted in the source's notes.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demur.errors import PromptError
-from demur.prompts.tables import Table, describe, read_table
+from demur.prompts.columns import (
+    KIND,
+    LABEL,
+    MODEL,
+    PROMPT,
+    RESPONSE,
+    cell_text,
+    column,
+    kind_of,
+    optional_column,
+)
+from demur.prompts.tables import read_table
 from demur.study.source import Entry, EntryKind, Source
-
-PROMPT = ("prompt", "instruction", "question", "request", "query", "goal", "behavior", "input")
-RESPONSE = ("response", "answer", "completion", "output", "generation", "reply")
-MODEL = ("model", "model_name", "generator")
-KIND = ("kind", "prompt_kind", "prompt_type", "type")
-LABEL = ("human_label_refused", "label_refused", "refused")
-KINDS: Mapping[str, EntryKind] = {
-    **dict.fromkeys(("harmful", "unsafe", "toxic", "adversarial", "malicious"), "harmful"),
-    **dict.fromkeys(("benign", "safe", "harmless", "twin", "ordinary"), "benign"),
-}
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,17 @@ def read_recorded(
     """
     columns = columns or Columns()
     table = read_table(path)
-    prompt = _column(table, columns.prompt, PROMPT, "prompt")
-    response = _column(table, columns.response, RESPONSE, "response")
-    model = _optional(table, columns.model, MODEL)
-    said = _optional(table, columns.kind, KIND)
-    label = _optional(table, columns.label, LABEL)
+    prompt = column(table, columns.prompt, PROMPT, "prompt")
+    response = column(table, columns.response, RESPONSE, "response")
+    model = optional_column(table, columns.model, MODEL)
+    said = optional_column(table, columns.kind, KIND)
+    label = optional_column(table, columns.label, LABEL)
     gathered: dict[str, _Gathered] = defaultdict(_Gathered)
     for where, row in table.rows:
-        request, answer = (_text(row.get(each), table, where, each) for each in (prompt, response))
-        name = _text(row.get(model), table, where, model) if model else ""
+        request, answer = (
+            cell_text(row.get(each), table, where, each) for each in (prompt, response)
+        )
+        name = cell_text(row.get(model), table, where, model) if model else ""
         one = gathered[name or path.stem]
         if not request:
             one.notes["rows without a prompt left out"] += 1
@@ -127,14 +130,6 @@ def _kind(
     return known or (kind_of(said) if isinstance(said, str) else None) or otherwise
 
 
-def kind_of(said: str) -> EntryKind | None:
-    """Return what a word says of a request, or None; XSTest's `contrast_...` types are harmful."""
-    word = said.strip().lower()
-    if word.startswith("contrast_"):
-        return "harmful"
-    return KINDS.get(word)
-
-
 def prompt_key(prompt: str) -> str:
     """Return the first 16 hex digits of the SHA-256 of a prompt without space around it."""
     from demur.prompts.types import text_key
@@ -150,64 +145,33 @@ def read_kinds(path: Path) -> dict[str, EntryKind]:
             nor benign.
     """
     table = read_table(path)
-    kind = _column(table, None, KIND, "kind")
-    digest = _optional(table, None, ("sha256",))
-    prompt = None if digest else _column(table, None, PROMPT, "prompt")
+    kind = column(table, None, KIND, "kind")
+    digest = optional_column(table, None, ("sha256",))
+    prompt = None if digest else column(table, None, PROMPT, "prompt")
     found: dict[str, EntryKind] = {}
     for where, row in table.rows:
-        said = kind_of(_text(row.get(kind), table, where, kind))
+        said = kind_of(cell_text(row.get(kind), table, where, kind))
         if said is None:
             raise PromptError(
                 f"'{table.name}', {where}: the kind is neither harmful nor benign.",
                 "Write one of the two.",
             )
         key = (
-            _text(row.get(digest), table, where, digest)[:16]
+            cell_text(row.get(digest), table, where, digest)[:16]
             if digest
-            else prompt_key(_text(row.get(prompt or ""), table, where, prompt or ""))
+            else prompt_key(cell_text(row.get(prompt or ""), table, where, prompt or ""))
         )
         found[key] = said if found.get(key, said) == said else "unknown"
     return found
 
 
-def _label(row: Mapping[str, Any], column: str | None) -> str | None:
+def _label(row: Mapping[str, Any], named: str | None) -> str | None:
     """Return people's verdict; a row without one in a labelled file is one they did not call."""
-    if column is None:
+    if named is None:
         return None
-    value = row.get(column)
+    value = row.get(named)
     if isinstance(value, str):
         value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             value.strip().lower()
         )
     return "undecided" if value is None else "refused" if value else "complied"
-
-
-def _column(table: Table, named: str | None, known: Sequence[str], what: str) -> str:
-    found = _optional(table, named, known)
-    if found is None:
-        raise PromptError(
-            f"'{table.name}' has no column of {what}s (its columns: {', '.join(table.columns)}).",
-            f"Name it with --{what}-column, or call it '{what}'.",
-        )
-    return found
-
-
-def _optional(table: Table, named: str | None, known: Sequence[str]) -> str | None:
-    if named is not None and named not in table.columns:
-        raise PromptError(
-            f"'{table.name}' has no column '{named}'.",
-            f"Name one of its columns: {', '.join(table.columns)}.",
-        )
-    lower = {column.strip().lower(): column for column in reversed(table.columns)}
-    return named or next((lower[name] for name in known if name in lower), None)
-
-
-def _text(value: Any, table: Table, where: str, column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise PromptError(
-            f"'{table.name}', {where}: what is in '{column}' is {describe(value)}.",
-            "It must be a text: correct it, or name another column.",
-        )
-    return value.encode("utf-8", "replace").decode("utf-8").strip()

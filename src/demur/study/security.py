@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.stats import Difference, Rate, paired, rate
-from demur.study.sentences import opening
 from demur.study.source import Entry, EntryKind, Source
+from demur.wording.sentences import opening
 
 # An entry and whether it was refused.
 Judged = tuple[Entry, bool]

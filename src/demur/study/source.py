@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-EntryKind = Literal["harmful", "benign", "unknown"]
+from demur.prompts.columns import RequestKind
+
+EntryKind = RequestKind
 Attack = Literal["direct", "prefill", "template"]
 How = Literal["recorded", "run", "model", "endpoint"]
 

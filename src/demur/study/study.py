@@ -30,13 +30,13 @@ from demur.run.versions import versions
 from demur.study.asked import Questions, ask
 from demur.study.command import command_line
 from demur.study.config import StudyConfig
-from demur.study.embeddings import Embedder, choose_embedder
 from demur.study.findings import Findings
 from demur.study.gather import Named, name_sources, parse, questions, read_sources, respond
 from demur.study.patterns import Refusals, describe, rarefied_to, refusals_of
 from demur.study.people import choose_judge
 from demur.study.premise import conclusion, premise_tests
 from demur.study.source import Source
+from demur.wording.embeddings import Embedder, choose_embedder
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from demur.report import figures
 from demur.stats import Rate
 from demur.study.entropy import Estimate, rarefied_entropy
 from demur.study.findings import PATTERNS, Findings, PremiseTest, SourceFindings
-from demur.study.parts import PARTS
 from demur.study.premise import LEAST
+from demur.wording.parts import PARTS
 
 Row = tuple[str, ...]
 UNKNOWN = "unknown"

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from demur.study.embeddings import Embedder
-from demur.study.linkage import cosine_distances, cut, merges, silhouette
+from demur.wording.embeddings import Embedder
+from demur.wording.linkage import cosine_distances, cut, merges, silhouette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

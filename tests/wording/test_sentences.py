@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from demur.study.parts import PARTS, parts_of, refusing_sentence
-from demur.study.sentences import (
+from demur.wording.parts import PARTS, parts_of, refusing_sentence
+from demur.wording.sentences import (
     first_sentence,
     foreign_share,
     opening,

@@ -11,9 +11,9 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_score
 
 from demur.errors import ConfigError
-from demur.study.clusters import cluster_sentences
-from demur.study.embeddings import TfIdf, choose_embedder, minilm_folder
-from demur.study.linkage import cosine_distances, cut, merges, silhouette
+from demur.wording.clusters import cluster_sentences
+from demur.wording.embeddings import TfIdf, choose_embedder, minilm_folder
+from demur.wording.linkage import cosine_distances, cut, merges, silhouette
 
 SORRY = ["i am sorry but i cannot help with that", "i am sorry i cannot help with this"]
 MODEL = ["as an ai language model i have no opinions", "as an ai language model i have no opinion"]

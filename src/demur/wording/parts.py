@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 
-from demur.study.sentences import SOMETHING, sentences, spelled, without_request, words
+from demur.wording.sentences import SOMETHING, sentences, spelled, without_request, words
 
 REASONS = ("law", "ethics", "harm", "policy", "privacy", "knowledge", "identity")
 PARTS = ("apology", "inability", *REASONS, "alternative", "help", "question")
@@ -118,12 +118,18 @@ def refusing_sentence(answer: str, prompt: str) -> str:
     It is the first of the first four that states an inability; without one, the first that calls
     something improper; without one, the first of all. An empty answer has an empty one.
     """
+    first = sentences(answer)[: refusing_place(answer) + 1]
+    return without_request(first[-1], prompt) if first else ""
+
+
+def refusing_place(answer: str) -> int:
+    """Return the place, among `sentences(answer)`, of the one that refuses; 0 without any."""
     first = sentences(answer)[:_LOOKED_AT]
     for pattern in (INABILITY, _IMPROPER):
-        for sentence in first:
+        for place, sentence in enumerate(first):
             if pattern.search(" ".join(words(sentence))):
-                return without_request(sentence, prompt)
-    return without_request(first[0], prompt) if first else ""
+                return place
+    return 0
 
 
-__all__ = ["PARTS", "REASONS", "SOMETHING", "parts_of", "refusing_sentence"]
+__all__ = ["PARTS", "REASONS", "SOMETHING", "parts_of", "refusing_place", "refusing_sentence"]

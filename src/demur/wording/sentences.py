@@ -8,7 +8,7 @@ pattern; "I cannot" and "I will not" are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 WORDS = 4  # of an opening
 SOMETHING = "something"
@@ -83,15 +83,26 @@ def without_request(sentence: str, prompt: str) -> str:
     A word is the request's where both begin with the same five letters (all of a shorter word, of
     four at least) and it is not one that refusals are made of.
     """
-    asked = {word[:_STEM] for word in words(prompt) if _carries_meaning(word)}
+    is_of_request = of_request(prompt)
     kept: list[str] = []
     for word in words(sentence):
-        if _carries_meaning(word) and word[:_STEM] in asked:
+        if is_of_request(word):
             if kept[-1:] != [SOMETHING]:
                 kept.append(SOMETHING)
         else:
             kept.append(word)
     return " ".join(kept)
+
+
+def of_request(prompt: str) -> Callable[[str], bool]:
+    """Return what tells whether a word, in one spelling, is the request's (`without_request`)."""
+    asked = {word[:_STEM] for word in words(prompt) if _carries_meaning(word)}
+    return lambda word: _carries_meaning(word) and word[:_STEM] in asked
+
+
+def is_common(word: str) -> bool:
+    """Return whether a word, in one spelling, is one of the commonest, which mean little alone."""
+    return word in _STOP_WORDS
 
 
 def _carries_meaning(word: str) -> bool:
