@@ -108,10 +108,7 @@ def test_a_recorded_teacher(place, monkeypatch):
 def test_varied_refusals_and_a_teacher_that_changes(place, monkeypatch):
     choices = {"teacher": "recorded.jsonl", "pattern": "varied"}
     outcome, _ = distilled(place, monkeypatch, "varied", **choices)
-    first = fact(outcome.run, "teaching")
-    assert first["pattern"] == "varied"
-    again, _ = distilled(place, monkeypatch, "varied", **choices)
-    assert fact(again.run, "teaching") == first
+    assert fact(outcome.run, "teaching")["pattern"] == "varied"
     path = place / "recorded.jsonl"
     before = path.read_text(encoding="utf-8")
     path.write_text(before.replace("assist with", "help you with"), encoding="utf-8")
