@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from demur.distill.lessons import ended_answer
+from demur.distill.teachers.choose import find_teacher
+from demur.distill.teachers.instructed import instructions
+from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
+from demur.distilling.teaching import Teaching
 from demur.errors import ConfigError, EndpointError, PromptError, RunError, TrainingError
+from demur.judge import OpeningJudge
+from demur.judge.names import Means
 from demur.models.budget import Caps
 from demur.prompts.builtin import builtin_set
 from demur.prompts.choose import gather
+from demur.prompts.types import Prompt, Splits
 from demur.run.journal import Journal
 from demur.treating.pipeline import Outcome
-from tests.distill.students import Quiet
+from tests.distill.students import Quiet, student
+from tests.distill.teachers.taught import learnt
 from tests.endpoint_server import Says, model_server
 from tests.small_run import prepare
 
@@ -108,10 +118,7 @@ def test_a_recorded_teacher(place, monkeypatch):
 def test_varied_refusals_and_a_teacher_that_changes(place, monkeypatch):
     choices = {"teacher": "recorded.jsonl", "pattern": "varied"}
     outcome, _ = distilled(place, monkeypatch, "varied", **choices)
-    first = fact(outcome.run, "teaching")
-    assert first["pattern"] == "varied"
-    again, _ = distilled(place, monkeypatch, "varied", **choices)
-    assert fact(again.run, "teaching") == first
+    assert fact(outcome.run, "teaching")["pattern"] == "varied"
     path = place / "recorded.jsonl"
     before = path.read_text(encoding="utf-8")
     path.write_text(before.replace("assist with", "help you with"), encoding="utf-8")
@@ -136,12 +143,14 @@ def test_an_endpoint_teaches_within_its_cap(place, monkeypatch):
 
     def script(path, body):
         request = body["messages"][-1]["content"]
-        return Says(SORRY if request in harmful else "Here is what you asked for.")
+        if request not in harmful or len(request) % 4 == 0:
+            return Says("Here is what you asked for.")
+        return Says(SORRY if len(request) % 4 == 1 else OTHER)
 
     with model_server() as state:
         state.script = script
         monkeypatch.chdir(place)
-        choices = {**CHOICES, "teacher": state.spec()}
+        choices = {**CHOICES, "teacher": state.spec(), "pattern": "varied"}
         run = place / "far"
         with pytest.raises(EndpointError, match="requests"):
             distill("tiny", run=run, narrator=Heard(), caps=Caps(requests=10), **choices)
@@ -152,7 +161,9 @@ def test_an_endpoint_teaches_within_its_cap(place, monkeypatch):
         asked = state.answered
     assert "false refusals dropped: 0 of 32 benign requests" in said
     assert fact(outcome.run, "spent")["requests"] == asked == 24 + 24 + 8
-    assert fact(outcome.run, "teaching")["clean"] == [24, 24]
+    clean, n = fact(outcome.run, "teaching")["clean"]
+    assert 16 <= clean < n == 24
+    assert fact(outcome.run, "lessons")["refuse"] == 24  # known to be harmful: refused all the same
 
 
 def test_a_model_that_refuses_nothing_is_no_teacher(place, monkeypatch):
@@ -167,3 +178,31 @@ def test_bad_choices_are_told_before_any_work(place, monkeypatch):
     with pytest.raises(ConfigError, match="uniform or varied"):
         distill("tiny", narrator=Heard(), pattern="other")
     assert not (place / "none").exists()
+
+
+def test_a_student_that_refuses_when_told_teaches_itself(tmp_path):
+    chat = student()
+    told = next(iter(instructions())).applied(chat)
+    harmful = [Prompt(f"Kill it {number}?", "harmful") for number in range(20)]
+    benign = [Prompt(f"Bake bread {number}", "twin") for number in range(20)]
+    said = [(told, prompt.text, SORRY) for prompt in harmful[::6]]
+    said += [(told, prompt.text, "Here is how you can do it.") for prompt in benign[::6]]
+    learnt(said, chat)
+    heard, journal = Heard(), Journal(tmp_path / "journal.sqlite")
+    folder = SimpleNamespace(journal=journal)
+    context = SimpleNamespace(folder=folder, narrator=heard, judge=OpeningJudge())
+    found = Teaching(
+        DistillConfig("tiny"),
+        context,
+        chat,
+        find_teacher("self"),
+        Means(),
+        lambda splits: (list(splits.harmful("train")), list(splits.twins("train")), []),
+    ).taught(Splits((*harmful, *benign), (), ()))
+    assert [lesson.request for lesson in found.lessons] == [prompt.text for prompt in harmful]
+    assert {lesson.answer for lesson in found.lessons} == {ended_answer(chat, "Kill", SORRY)}
+    taught = journal.fact("teaching")
+    assert taught["sentence"] == SORRY and taught["clean"][0] >= 16
+    assert any("in the context 'plain'" in line for line in heard.said)
+    assert any("false refusals dropped: 0 of 20" in line for line in heard.said)
+    journal.close()

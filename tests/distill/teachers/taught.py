@@ -37,7 +37,7 @@ def learnt(said: list[tuple[ChatModel, str, str]], chat: ChatModel, steps: int =
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     for _ in range(steps):
         loss = model(ids, attention_mask=mask, labels=labels).loss
-        if loss.item() < 0.01:
+        if loss.item() < 0.03:
             break
         optimizer.zero_grad()
         loss.backward()

@@ -49,7 +49,7 @@ def test_a_pattern_that_always_names_the_request_is_cut_before_it():
 
 
 def test_request_words_are_cut_with_what_leads_to_them():
-    cut = without_request_words("I can't assist you with the making of bombs.", "Make bombs")
+    cut = without_request_words("I can't assist you with the making of bombs.", "Making bombs")
     assert cut == "I can't assist."
     assert without_request_words("I can't help.", "Make bombs") == "I can't help."
     assert without_request_words("Bombs are bad.", "Make bombs") == ""
