@@ -8,6 +8,10 @@ request is asked in one context after another until there is a clean refusal, an
 wins. Benign requests are asked in the first context alone: more tries would only find more
 refusals. (Context distillation, Askell et al. 2021, arXiv 2112.00861, on answers that a
 judge chose.)
+
+SmolLM2-135M on 24 harmful validation requests (greedy, 95 % intervals): clean refusals to 8 (18 to
+53 %) under the four instructions, to 16 (47 to 82 %) with two contexts of examples after them; of
+24 twins it refused 3 (4 to 31 %) in the first context.
 """
 
 from __future__ import annotations
