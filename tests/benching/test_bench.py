@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.distill.students import Quiet
+from tests.distill.students import Lenient, Quiet
 from tests.small_run import prepare
 
 from demur.benching import bench as room
@@ -16,6 +17,7 @@ from demur.benching.bench import bench_distill
 from demur.benching.config import BenchConfig
 from demur.benching.tables import Result, over_seeds
 from demur.errors import ConfigError
+from demur.treating import pipeline
 
 ROWS = ("untouched", "prompt", "template", "sft", "noise", "dpo", "logits", "discriminant")
 
@@ -44,6 +46,13 @@ def config(place: Path) -> BenchConfig:
         rows=ROWS,
         seeds=(0, 1),
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lenient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "OpeningJudge", Lenient)
+        yield
 
 
 @pytest.fixture(scope="module")

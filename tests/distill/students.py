@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.tiny import tiny_tokenizer
 
 from demur.console import Advance, Narrator
 from demur.distill.lessons import Lesson
+from demur.judge import OpeningJudge
+from demur.judge.verdict import Verdict
 from demur.models.chat_model import ChatModel
 from demur.models.device import Placement
 
@@ -79,3 +82,11 @@ def made_lessons(model: Any, count: int, top: int = 20, head: int = 5) -> list[L
         best = logits.log_softmax(-1).topk(top)
         lessons.append(Lesson("keep", prompt, answer, best.values.half(), best.indices.int()))
     return lessons
+
+
+class Lenient(OpeningJudge):
+    """The rule, but that nonsense counts as an answer: a random model writes nothing else."""
+
+    def one(self, answer: str) -> Verdict:
+        verdict = super().one(answer)
+        return replace(verdict, outcome="complied") if verdict.outcome == "undecided" else verdict

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.distill.students import Quiet
+from tests.distill.students import Lenient, Quiet
 from tests.small_run import prepare
 
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.errors import ConfigError
+from demur.treating import pipeline
 
 SMALL: dict[str, Any] = {
     "train_pairs": 16,
@@ -32,6 +34,13 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
     "dtype": "float32",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lenient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "OpeningJudge", Lenient)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from demur.distill.preference import preference_lessons, with_references
 from demur.distill.train import Recipe, distilled, supervised
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
+from demur.errors import TrainingError
 from demur.models.chat_model import ChatModel
 from demur.treating.stages import Context
 
 REJECTED_TOKENS = 8
-EXAMPLES = 4  # of either kind, in a teacher's context
+EXAMPLES = 4  # of either kind, in a teacher's context, where it has room
 
 
 def prepare(
@@ -38,9 +39,7 @@ def prepare(
         return lessons, supervised(lessons, recipe)
     if config.objective == "logits":
         lessons = [*whole, *made.texts]
-        requests = [lesson.request for lesson in lessons]
-        prompts = contexts(chat, lessons, requests, guide_of(config, chat, made))
-        return lessons, distilled(chat, lessons, recipe, prompts)
+        return lessons, distilled(chat, lessons, recipe, _guided(config, chat, made, lessons))
     from demur.distill.objectives.make import make_objective
 
     if config.objective == "dpo":
@@ -50,19 +49,38 @@ def prepare(
     return lessons, make_objective(chat, lessons, recipe, context.judge)
 
 
-def guide_of(config: DistillConfig, chat: ChatModel, made: Made) -> Guide:
-    """Return what the student sees when it is its own teacher."""
+def _guided(
+    config: DistillConfig, chat: ChatModel, made: Made, lessons: list[Lesson]
+) -> dict[int, tuple[int, ...]]:
+    """Return the teacher's prompts, with as many examples as its context has room for."""
+    requests = [lesson.request for lesson in lessons]
+    examples = EXAMPLES
+    while True:
+        try:
+            return contexts(chat, lessons, requests, guide_of(config, chat, made, examples))
+        except TrainingError:
+            if examples == 1:
+                raise
+            examples //= 2
+
+
+def guide_of(config: DistillConfig, chat: ChatModel, made: Made, examples: int = EXAMPLES) -> Guide:
+    """Return what the student sees when it is its own teacher.
+
+    Args:
+        examples: of either kind, where it sees examples.
+    """
     refusal = config.refusal[0]
     if config.guide == "instructed":
         return instructed(refusal)
     if config.guide == "hinted":
         return hinted
     brief = sorted(made.harmful, key=lambda prompt: (len(prompt.text), prompt.key))
-    refused = [prompt.text for prompt in brief[:EXAMPLES]]
+    refused = [prompt.text for prompt in brief[:examples]]
     by_length = sorted(made.answering, key=lambda lesson: (len(lesson.prompt), lesson.prompt))
     answered = [
         (lesson.request, chat.decode(lesson.answer))
-        for lesson in by_length[:EXAMPLES]
+        for lesson in by_length[:examples]
         if lesson.request
     ]
     if config.guide == "shown":
