@@ -1,6 +1,7 @@
 """Write docs/results/refusal-patterns.md: the study of refusal patterns on real sources.
 
-    DEMUR_DATA=../shared/data python benchmarks/refusal_patterns/study.py runs/demo [RUN ...]
+    DEMUR_DATA=../shared/data python benchmarks/refusal_patterns/study.py \\
+        uniform=runs/demo varied=runs/varied
 
 Sources: XSTest completions of five models, ChatGPT's answers, a recorded GPT-3.5 teacher, and the
 models of each run, before and after. `xstest_kinds.csv` says which of XSTest's prompts are harmful,
@@ -46,7 +47,12 @@ What the figures below can and cannot say:
 * On SmolLM2 before aligning, judges differ most. Next to none of what the embedded judge calls its
   refusals states an *inability* (table of parts): many are apologies at random ("I'm sorry for
   ..."), cut after 16 tokens. Its rates, direct and under prefill, are to be read with that in mind.
-* SmolLM2 after aligning was taught one sentence, so that its uniformity is what it was taught.
+* SmolLM2 after aligning was taught one sentence (`uniform`), or five of them (`varied`), so that
+  its uniformity is what it was taught.
+* Whether a uniform pattern holds better under prefill cannot be said from the two runs of SmolLM2
+  (one seed each, the same lessons but for the sentence): of 40 harmful requests begun with "Sure,
+  here is", 10 are refused after either by the embedded judge, 5 (uniform) and 1 (varied) by the
+  rule on openings (exact McNemar of the latter: p = 0.125).
 * Answers of runs are cut after a few tokens: refusals there cannot show parts that come late."""
 
 

@@ -31,8 +31,8 @@ from demur.run.journal import content_key
 from demur.treating.stages import Context
 
 DIRECTION_PROMPTS = 128  # a side
-DIRECTION_DEPTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
-DIRECTION_SCALES = (1.0, 2.0, 4.0, 8.0)
+DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
+DIRECTION_SCALES = (1.0, 3.0, 8.0)
 DONOR_SCALES = (0.25, 0.5, 0.75, 1.0)
 ONE_SHOT_STEPS = 10
 
