@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,11 @@ def demur(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def heed_interrupts() -> None:
+    """Have a child process take SIGINT, which it would ignore as a job in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def without_cost(result: dict[str, Any], *others: str) -> dict[str, Any]:

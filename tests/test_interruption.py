@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from demur import interruption
-from tests.small_run import ENVIRONMENT
+from tests.small_run import ENVIRONMENT, heed_interrupts
 
 LOST_IN_A_FINALISER = """
 import os, signal, sys
@@ -57,6 +57,7 @@ def ended(program: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -22,7 +22,7 @@ from demur.models.asking import Patience
 from demur.models.budget import Caps
 from demur.run.journal import Answer, Journal
 from tests.endpoint_server import KEY, Fails, ModelServer, Says, asked_text, model_server
-from tests.small_run import ENVIRONMENT
+from tests.small_run import ENVIRONMENT, heed_interrupts
 
 N = 40
 
@@ -161,6 +161,7 @@ def test_ctrl_c_waits_for_no_reply_and_loses_none(file: Path, server: ModelServe
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 30
     while len(server.requests) < 9 + 8 and time.monotonic() < deadline:

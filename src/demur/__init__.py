@@ -6,7 +6,13 @@ when first used, so that `import demur` and `demur --help` stay quick.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Threads of torch that wait for work spin by default, and so take the processor from the very
+# threads that they wait for wherever cores are shared: decoding is then several times slower
+# (benchmarks/threads.py). It is read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from demur.errors import DemurError
 

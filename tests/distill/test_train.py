@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.distill.students import Quiet, made_lessons, student
@@ -94,6 +95,13 @@ def test_a_training_goes_through_all_steps(finished):
     assert not any(parameter.requires_grad for parameter in wrapped.parameters())
     assert any("loss" in line for line in narrator._early)
     assert "  7 adapters begin with the directions that already tell" in "\n".join(narrator._early)
+
+
+def test_tiny_numbers_are_numbers_again_after_training(finished):
+    assert finished
+    tiniest = np.array([1], np.uint32).view(np.float32)
+    assert (tiniest * np.float32(1)).view(np.uint32) == 1
+    assert float(torch.tensor(1e-40) * 1) > 0
 
 
 def test_down_projections_learn_at_a_rate_of_their_own(finished):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,6 @@ def train(
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    torch.set_flush_denormal(True)  # tiny gradients are slow numbers on CPUs
     objective = objective or supervised(lessons, recipe)
     if objective.name == "dpo" and any(one.rejected and not one.reference for one in lessons):
         raise ValueError("preference lessons need `with_references` before training")
@@ -291,13 +291,29 @@ def train(
             trainer.args.save_steps = every
             trainer.state.save_steps = every
             trainer.add_callback(_callback(peft, narrator, folder, advance, done))
-            trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
+            with _quick_arithmetic():
+                trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
         del trainer
     peft.eval()
     peft.requires_grad_(False)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return peft, complete_checkpoints(folder)
+
+
+@contextmanager
+def _quick_arithmetic() -> Iterator[None]:
+    """Take the tiniest gradients, which are slow numbers on CPUs, for zero.
+
+    Only for as long as training lasts: patches are exact to the bit, tiny numbers included.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _inform(peft: Any, lessons: Sequence[Lesson], recipe: Recipe, narrator: Narrator) -> None:
