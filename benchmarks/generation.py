@@ -1,17 +1,20 @@
 """How many prompts a second are decoded: demur's engine beside transformers' own, same verdicts.
 
-    python benchmarks/generation.py [--model smollm2-135m] [--n 96] [--tokens 64]
+    python benchmarks/generation.py [--model smollm2-135m] [--n 96] [--tokens 64] [--peers 48]
 
 In one run, on the same test prompts, greedily:
 
-* `generate`: transformers' generate, prompts left-padded in batches in the order given;
+* `generate`: transformers' generate, prompts left-padded in batches in the order given, with each
+  of `--rows` rows a batch;
 * `continuous`: transformers' continuous batching (`generate_batch`), where it runs on this device;
 * `demur`: the whole answers;
 * `demur, settled`: each answer ends once its verdict is settled.
 
-Prints prompts a second and their ratio to `generate`, on how many prompts the tokens equal those of
-`generate`, and on how many the verdict does. Engines are run in turn, `--rounds` times, and the
-fastest round of each counts.
+Prints prompts a second and their ratio to the quickest `generate`, on how many prompts the tokens
+equal those of `generate` as far as they were written, and on how many the verdict does. transformers' engines are slow and can
+be given fewer prompts (`--peers`, spread over all): enough for whole batches, since their prompts a
+second would suffer from less; what is the same is then said of those. Engines are run in turn,
+`--rounds` times, and the fastest round of each counts.
 """
 
 from __future__ import annotations
@@ -95,6 +98,16 @@ def ours(
     return {index: written.tokens for batch in batches for index, written in batch}
 
 
+def judged(
+    chat: ChatModel, judge: OpeningJudge, texts: list[str], rows: dict[int, tuple[int, ...]]
+) -> dict[int, str]:
+    """Return the outcome of each answer."""
+    verdicts = judge.judge(
+        [texts[index] for index in rows], [chat.decode(tokens) for tokens in rows.values()]
+    )
+    return {index: one.outcome for index, one in zip(rows, verdicts, strict=True)}
+
+
 def main() -> int:
     """Run the engines in turn and print the table."""
     hush()
@@ -102,7 +115,10 @@ def main() -> int:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--n", type=int, default=96, help="prompts, half of them harmful")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=32, help="rows of a batch of `generate`")
+    parser.add_argument("--peers", type=int, help="prompts for transformers' engines; all")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[32, 64], help="rows of a batch of `generate`"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -120,9 +136,15 @@ def main() -> int:
     def ends(index: int, new: Sequence[int]) -> bool:
         return settled(judge, texts[index], chat.decode(tuple(new)))
 
+    count = min(arguments.peers or len(texts), len(texts))
+    theirs = [place * len(texts) // count for place in range(count)]
+    asked = [requests[index] for index in theirs]
     engines: dict[str, Engine] = {
-        "generate": partial(plain_generate, chat, requests, arguments.tokens, arguments.rows),
-        "continuous": partial(continuous, chat, requests, arguments.tokens),
+        **{
+            f"generate, {rows} rows": partial(plain_generate, chat, asked, arguments.tokens, rows)
+            for rows in arguments.rows
+        },
+        "continuous": partial(continuous, chat, asked, arguments.tokens),
         "demur": partial(ours, chat, requests, arguments.tokens),
         "demur, settled": partial(ours, chat, requests, arguments.tokens, ends),
     }
@@ -132,33 +154,38 @@ def main() -> int:
         for name, engine in list(engines.items()):
             begun = time.perf_counter()
             try:
-                found[name] = engine()
+                rows = engine()
             except (RuntimeError, ImportError, ValueError, NotImplementedError) as error:
                 print(f"{name} does not run here: {str(error).splitlines()[0]}", file=sys.stderr)
                 del engines[name]
                 continue
             taken = time.perf_counter() - begun
+            print(f"{name}: {len(rows)} prompts in {taken:.1f} s", file=sys.stderr, flush=True)
             seconds[name] = min(seconds.get(name, taken), taken)
+            if not name.startswith("demur"):
+                rows = {theirs[place]: tokens for place, tokens in rows.items()}
+            found[name] = rows
 
-    n = len(texts)
-    verdicts = {
-        name: [
-            verdict.outcome
-            for verdict in judge.judge(texts, [chat.decode(rows[index]) for index in range(n)])
-        ]
-        for name, rows in found.items()
-    }
-    print(f"{arguments.model}, {placement.sentence} {n} prompts, {arguments.tokens} tokens")
-    print("| engine | prompts a second | ratio | tokens written | same tokens | same verdicts |")
+    speed = {name: len(found[name]) / taken for name, taken in seconds.items()}
+    plain = max((name for name in speed if name.startswith("generate")), key=speed.__getitem__)
+    verdicts = {name: judged(chat, judge, texts, rows) for name, rows in found.items()}
+    print(
+        f"{arguments.model}, {placement.sentence} {len(texts)} prompts, {len(theirs)} of them for "
+        f"transformers' engines, {arguments.tokens} tokens"
+    )
+    print("| engine | prompts a second | ratio | tokens an answer | same tokens | same verdicts |")
     print("|---|---|---|---|---|---|")
     for name, rows in found.items():
-        same = sum(rows[index] == found["generate"][index] for index in range(n))
-        pairs = zip(verdicts[name], verdicts["generate"], strict=True)
-        agreed = rate(sum(one == other for one, other in pairs), n)
+        same = sum(
+            rows[index] == found[plain][index][: len(rows[index])] for index in theirs
+        )  # as far as they were written
+        agreed = rate(
+            sum(verdicts[name][index] == verdicts[plain][index] for index in theirs), len(theirs)
+        )
         print(
-            f"| {name} | {n / seconds[name]:.2f} | {seconds['generate'] / seconds[name]:.2f} "
-            f"| {sum(map(len, rows.values()))} | {same} of {n} "
-            f"| {agreed.count} of {n} ({agreed.low:.1%} to {agreed.high:.1%}) |"
+            f"| {name} | {speed[name]:.2f} | {speed[name] / speed[plain]:.2f} "
+            f"| {sum(map(len, rows.values())) / len(rows):.1f} | {same} of {len(theirs)} "
+            f"| {agreed.count} of {agreed.n} ({agreed.low:.1%} to {agreed.high:.1%}) |"
         )
     return 0
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from demur.models.batch import Batch, plan
 from demur.models.chat_model import context_length
 from demur.models.forward import accepted, last_positions, rows_can_join, rows_can_leave
+from demur.models.places import Places, closed_up
+from demur.models.thin import thin_products
 
 if TYPE_CHECKING:
     import torch
 
 SETTLED_EVERY = 2  # tokens between two questions whether a row is settled
-TRIMMED = 8  # leading columns that no row needs any more are dropped so many at a time
 Settled = Callable[[int, Sequence[int]], bool]
 
 
@@ -48,6 +49,7 @@ class Running:
         self.model = model
         self.rows: list[int] = []
         self.cache: Any = None
+        self.places: list[Places] = []  # of each layer; none where rows cannot join
 
     def read(self, members: list[int], batch: Batch) -> Any:
         """Read a batch, which then runs alone or joins; return the logits after it."""
@@ -55,6 +57,8 @@ class Running:
         last = batch.positions[:, -1:]
         if not self.rows:
             self.rows, self.cache, self.mask, self.last = members, batch.cache, batch.mask, last
+            if rows_can_join(self.cache):
+                self.places = [Places(layer) for layer in _filled(self.cache)]
         else:
             self._join(batch.cache, batch.mask)
             self.rows = [*self.rows, *members]
@@ -77,19 +81,21 @@ class Running:
 
         if len(places) == len(self.rows):
             return
-        self.rows = [self.rows[place] for place in places]
         if not places:
-            self.cache = None
+            self.rows, self.cache, self.places = [], None, []
             return
-        stay = torch.tensor(places, device=self.mask.device)
-        self.cache.batch_select_indices(stay)
+        order = closed_up(places)
+        self.rows = [self.rows[place] for place in order]
+        stay = torch.tensor(order, device=self.mask.device)
         self.mask, self.last = self.mask[stay], self.last[stay]
+        if not self.places:
+            self.cache.batch_select_indices(stay)
+            return
         unused = int(self.mask.any(0).int().argmax())
-        if unused >= TRIMMED and rows_can_join(self.cache):
-            self.mask = self.mask[:, unused:].contiguous()
-            for layer in self.cache.layers:
-                layer.keys = layer.keys[:, :, unused:].contiguous()
-                layer.values = layer.values[:, :, unused:].contiguous()
+        self.mask = self.mask[:, unused:].contiguous()
+        for layer in self.places:
+            layer.keep(order)
+            layer.drop(unused)
 
     def _forward(self, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
         return self.model(
@@ -103,10 +109,14 @@ class Running:
 
     def _join(self, cache: Any, mask: Any) -> None:
         width = max(self.mask.shape[1], mask.shape[1])
-        self.mask = _cat([_widened(self.mask, width, 1), _widened(mask, width, 1)])
-        for mine, new in zip(self.cache.layers, cache.layers, strict=True):
-            mine.keys = _cat([_widened(mine.keys, width, 2), _widened(new.keys, width, 2)])
-            mine.values = _cat([_widened(mine.values, width, 2), _widened(new.values, width, 2)])
+        self.mask = _cat([_widened(self.mask, width), _widened(mask, width)])
+        for mine, new in zip(self.places, _filled(cache), strict=True):
+            mine.join(new.keys, new.values)
+
+
+def _filled(cache: Any) -> list[Any]:
+    """Return the layers that keep anything: those that share another's keys do not."""
+    return [layer for layer in cache.layers if layer.is_initialized]
 
 
 def _cat(parts: list[Any], dim: int = 0) -> Any:
@@ -115,14 +125,9 @@ def _cat(parts: list[Any], dim: int = 0) -> Any:
     return torch.cat(parts, dim)
 
 
-def _widened(tensor: Any, width: int, dim: int) -> Any:
-    """Return `tensor` with zeros before it, `width` long in dimension `dim`."""
-    missing = width - tensor.shape[dim]
-    if missing == 0:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dim] = missing
-    return _cat([tensor.new_zeros(shape), tensor], dim)
+def _widened(mask: Any, width: int) -> Any:
+    """Return a mask with zeros before it, `width` columns wide."""
+    return _cat([mask.new_zeros(len(mask), width - mask.shape[1]), mask], 1)
 
 
 class _Rows:
@@ -217,7 +222,7 @@ def decode(
         count = len(running.rows) + len(group)
         return joining and count <= rows and count * longest <= budget
 
-    with torch.inference_mode():
+    with torch.inference_mode(), thin_products(model):
         while waiting or running.rows:
             logits, known = None, len(running.rows)
             if known:
