@@ -13,8 +13,8 @@ In one run, on the same test prompts, greedily:
 Prints prompts a second and their ratio to the quickest `generate`, on how many prompts the tokens
 equal those of `generate` as far as they were written, and on how many the verdict does.
 transformers' engines are slow and can be given fewer prompts (`--peers`, spread over all): enough
-for whole batches, since their prompts a second would suffer from less; what is the same is then said
-of those. Engines are run in turn, `--rounds` times, and the fastest round of each counts.
+for whole batches, since their prompts a second would suffer from less; what is the same is
+then said of those. Engines are run in turn, `--rounds` times, and the fastest round of each counts.
 """
 
 from __future__ import annotations
