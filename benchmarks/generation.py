@@ -10,11 +10,11 @@ In one run, on the same test prompts, greedily:
 * `demur`: the whole answers;
 * `demur, settled`: each answer ends once its verdict is settled.
 
-Prints prompts a second and their ratio to the quickest `generate`, on how many prompts the tokens
-equal those of `generate` as far as they were written, and on how many the verdict does.
+Prints prompts a second and their ratio to the quickest `generate`; on how many prompts the tokens
+equal those of `generate`, as far as they were written; and on how many the verdict does.
 transformers' engines are slow and can be given fewer prompts (`--peers`, spread over all): enough
-for whole batches, since their prompts a second would suffer from less; what is the same is
-then said of those. Engines are run in turn, `--rounds` times, and the fastest round of each counts.
+to fill whole batches, or their prompts a second suffer. Engines are run in turn, `--rounds` times,
+and the fastest round of each counts.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def ours(
 
 def judged(
     chat: ChatModel, judge: OpeningJudge, texts: list[str], rows: dict[int, tuple[int, ...]]
-) -> dict[int, str]:
+) -> dict[int, str | None]:
     """Return the outcome of each answer."""
     verdicts = judge.judge(
         [texts[index] for index in rows], [chat.decode(tokens) for tokens in rows.values()]
@@ -176,9 +176,7 @@ def main() -> int:
     print("| engine | prompts a second | ratio | tokens an answer | same tokens | same verdicts |")
     print("|---|---|---|---|---|---|")
     for name, rows in found.items():
-        same = sum(
-            rows[index] == found[plain][index][: len(rows[index])] for index in theirs
-        )  # as far as they were written
+        same = sum(rows[index] == found[plain][index][: len(rows[index])] for index in theirs)
         agreed = rate(
             sum(verdicts[name][index] == verdicts[plain][index] for index in theirs), len(theirs)
         )
