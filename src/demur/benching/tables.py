@@ -18,6 +18,7 @@ from demur.report.files import write_text
 from demur.stats import Mean, mean
 
 TABLE, FIGURES = "bench.md", "bench.json"
+IN_CONTEXT = ("prompt",)  # rows that leave the weights as they are
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _table(rows: dict[str, list[Result]]) -> str:
         cells += [_share(over_seeds(found, key)) for key in keys]
         cells += [
             "x" + _mid([one.perplexity_ratio["value"] for one in found], 3),
-            _mid([one.divergence["value"] for one in found], 3),
+            # measured on requests without the instruction, which is all that such a row changes
+            "" if first.row in IN_CONTEXT else _mid([one.divergence["value"] for one in found], 3),
             _mid([one.seconds / 60 for one in found], 1),
             _mid([one.peak_memory / 1e9 for one in found], 1),
             "; ".join(dict.fromkeys(one.note for one in found if one.note)),
