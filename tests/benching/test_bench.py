@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +72,8 @@ def test_every_row_has_all_its_figures(benched: room.Benched) -> None:
     kept = json.loads(benched.figures.read_text(encoding="utf-8"))
     assert [(one["row"], one["seed"]) for one in kept["results"]] == [
         ("untouched", 0), ("prompt", 0), ("template", 0), ("template", 1),
-        ("discriminant", 0), ("discriminant", 1), ("noise", 0), ("noise", 1), ("sft", 0),
-        ("sft", 1), ("dpo", 0), ("dpo", 1), ("logits", 0), ("logits", 1),
+        ("discriminant", 0), ("discriminant", 1), ("sft", 0), ("sft", 1), ("noise", 0),
+        ("noise", 1), ("dpo", 0), ("dpo", 1), ("logits", 0), ("logits", 1),
     ]  # fmt: skip
     for one in benched.results:
         assert {key: len(found) for key, found in one.refused.items()} == {
@@ -95,7 +96,7 @@ def test_the_table_and_the_plot_show_every_row(benched: room.Benched) -> None:
     rows = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:] if line.startswith("|")]
     assert rows == [
         "untouched", "safety system prompt", "refusals only, SFT",
-        "discriminant direction in weights", "noise of equal size", "SFT, anchored", "DPO",
+        "discriminant direction in weights", "SFT, anchored", "noise of equal size", "DPO",
         "self, logits on own samples",
     ]  # fmt: skip
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
@@ -113,6 +114,33 @@ def test_nothing_is_made_twice(
     monkeypatch.setattr(room, "_row", never)
     again = bench_distill(config(place), run=place / "run", narrator=Quiet())
     assert again.results == benched.results
+
+
+def test_rows_and_seeds_are_added_to_a_finished_bench(
+    place: Path, benched: room.Benched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], room._row
+
+    def noted(bench: Any, name: str, seed: int, *others: Any) -> Any:
+        made.append((name, seed))
+        return real(bench, name, seed, *others)
+
+    monkeypatch.setattr(room, "_row", noted)
+    more = replace(config(place), rows=("untouched", "one-shot", "template"), seeds=(1, 2))
+    again = bench_distill(more, run=place / "run", narrator=Quiet())
+    assert made == [("one-shot", 1), ("one-shot", 2), ("template", 2)]
+    assert [(one.row, one.seed) for one in again.results] == [("untouched", 0), *made[:2],
+        ("template", 1), ("template", 2)]  # fmt: skip
+
+
+def test_a_row_is_told_its_own_training_alone(benched: room.Benched) -> None:
+    phases = {one.row: one.seconds for one in benched.results if one.seed == 0}
+    with sqlite3.connect(benched.run / "journal.sqlite") as connection:
+        kept = dict(connection.execute("SELECT key, value FROM facts WHERE key LIKE 'seconds/%'"))
+    for row in ("template", "dpo", "logits"):
+        assert phases[row] == float(kept[f"seconds/Training: {row}, seed 0"])
+    # noise looks the trained change up again, after the row was written down
+    assert phases["sft"] < float(kept["seconds/Training: sft, seed 0"])
 
 
 def test_an_unknown_row_is_an_error_before_any_work(place: Path) -> None:

@@ -81,7 +81,7 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
         probes = (*reported_probes(config, splits), *_named(config, narrator))
         chat = bench.fresh()
         with context.phase("Measuring it as it is"):
-            before = _side(bench, chat, probes, UNTOUCHED)
+            before = measure(context, chat, probes, UNTOUCHED)
             original = reference(context, chat, before)
         probe = _probe(bench, chat, probes)
         del chat
@@ -159,10 +159,6 @@ def _probe(bench: Bench, chat: Any, probes: tuple[Probe, ...]) -> dict[str, Any]
     return dict(known)
 
 
-def _side(bench: Bench, chat: Any, probes: tuple[Probe, ...], label: str) -> Side:
-    return measure(bench.context, chat, probes, label)
-
-
 def _row(
     bench: Bench,
     name: str,
@@ -176,17 +172,19 @@ def _row(
     title = f"{row.title}, seed {seed}" if row.seeded else row.title
     reset_peak_memory()
     begun = time.monotonic()
-    with row.treat(bench, seed) as (chat, note):
+    with row.treat(bench, seed) as treated:
         seconds, peak = time.monotonic() - begun, peak_memory()
+        if treated.training is not None:
+            seconds = treated.training
         with context.phase(f"Measuring: {title}"):
-            after = _side(bench, chat, probes, name)
-            diverged = divergence(context, chat, original)
+            after = measure(context, treated.chat, probes, name)
+            diverged = divergence(context, treated.chat, original)
     return {
         "row": name,
         "title": row.title,
         "kind": row.kind,
         "seed": seed,
-        "note": note,
+        "note": treated.note,
         "seconds": seconds,
         "peak_memory": peak,
         "refused": {one.probe.key: [int(each) for each in one.refused] for one in after.judged},

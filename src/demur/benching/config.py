@@ -1,7 +1,7 @@
 """The choices of `demur bench distill`: those of distilling, and which rows for how many seeds."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from cyclopts import Group, Parameter
 
@@ -37,3 +37,8 @@ class BenchConfig(DistillConfig):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         self._require("seeds", "at least one", bool(self.seeds))
+
+    def identity(self) -> dict[str, Any]:
+        """Return all choices but rows, seeds and donor: they say what is added to a bench."""
+        added = ("rows", "seeds", "donor")
+        return {name: value for name, value in self.resolved().items() if name not in added}

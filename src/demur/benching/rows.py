@@ -1,7 +1,7 @@
 """The rows of the table: methods, baselines and controls, each a way to a model to be measured.
 
-    with ROWS["sft"].treat(bench, seed=0) as (chat, note):
-        ...
+    with ROWS["sft"].treat(bench, seed=0) as treated:
+        ...  # treated.chat is asked
 
 Every row starts from the untouched student, loaded afresh. What a row chooses (a stopping point, a
 strength, a layer, a scale), it chooses on validation prompts.
@@ -16,13 +16,14 @@ from typing import Any
 
 from demur.benching.config import BenchConfig
 from demur.distill.baselines import choose_scale as scales
+from demur.distill.choose import as_adapted
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective, Supervised
 from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
-from demur.distilling.treatment import Prepare, choosing_probes, teach
+from demur.distilling.treatment import TRAINING, Prepare, choosing_probes, teach
 from demur.errors import ConfigError
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
@@ -50,7 +51,25 @@ class Bench:
         return self.context.load(self.context.resolved.folder, self.context.base_hash)
 
 
-Treat = Callable[[Bench, int], AbstractContextManager[tuple[ChatModel, str]]]
+@dataclass(frozen=True)
+class TreatedChat:
+    """A row's model, as long as its context is open.
+
+    Attributes:
+        chat: what is to be measured.
+        note: what validation chose.
+        training: seconds that training took, without lessons (rows share them) or choosing; None
+            where nothing was trained.
+        strength: the factor on the trained change that validation chose.
+    """
+
+    chat: ChatModel
+    note: str = ""
+    training: float | None = None
+    strength: float = 1.0
+
+
+Treat = Callable[[Bench, int], AbstractContextManager[TreatedChat]]
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,7 @@ class Row:
 
     Attributes:
         title: for the table.
-        treat: given the bench and a seed, a context in which the treated model can be measured,
-            and a note on what validation chose.
+        treat: given the bench and a seed, a context in which the treated model can be measured.
         seeded: whether another seed makes another model.
         kind: `method`, `baseline` or `control`.
     """
@@ -72,38 +90,40 @@ class Row:
 
 
 @contextmanager
-def _untouched(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
-    yield bench.fresh(), ""
+def _untouched(bench: Bench, seed: int) -> Iterator[TreatedChat]:
+    yield TreatedChat(bench.fresh())
 
 
 @contextmanager
-def _instructed(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+def _instructed(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     from demur.distill.baselines.context import INSTRUCTIONS, ContextBaseline
 
     name, instruction = next(iter(INSTRUCTIONS.items()))
-    yield ContextBaseline(name, instruction).applied(bench.fresh()), f"instruction: {name}"
+    chat = ContextBaseline(name, instruction).applied(bench.fresh())
+    yield TreatedChat(chat, f"instruction: {name}")
 
 
 def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
     """Return the row that trains, with other choices than the bench's where they are given."""
 
     @contextmanager
-    def treat(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    def treat(bench: Bench, seed: int) -> Iterator[TreatedChat]:
         config = replace(bench.config, seed=seed, **choices)
         folder = bench.context.folder.path / "rows" / f"{name}-{seed}"
         chat = bench.fresh()
-        taught = teach(config, bench.context, chat, bench.splits, folder, prepare=prepare)
-        yield as_chosen(chat, taught.chosen), taught.chosen.label
+        phases = f": {name}, seed {seed}"
+        taught = teach(
+            config, bench.context, chat, bench.splits, folder, prepare=prepare, phases=phases
+        )
+        chosen = taught.chosen
+        yield TreatedChat(
+            as_adapted(chat, chosen.checkpoint, chosen.strength),
+            chosen.label,
+            bench.context.phases[f"{TRAINING}{phases}"],
+            chosen.strength,
+        )
 
     return treat
-
-
-def as_chosen(chat: ChatModel, chosen: Any) -> ChatModel:
-    """Return the chat with an identity of the adapter and strength that it carries."""
-    from demur.models.cache import file_sha256
-
-    adapter = file_sha256(chosen.checkpoint / "adapter_model.safetensors")
-    return replace(chat, weights=content_key(chat.weights, adapter, chosen.strength))
 
 
 Prepared = tuple[list[Lesson], Objective]
@@ -137,7 +157,7 @@ def one_example(
 
 def _direction(form: Any) -> Treat:
     @contextmanager
-    def treat(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+    def treat(bench: Bench, seed: int) -> Iterator[TreatedChat]:
         from demur.distill.baselines.direction import find_directions
 
         chat = bench.fresh()
@@ -163,7 +183,7 @@ def _direction(form: Any) -> Treat:
 @contextmanager
 def _scaled(
     bench: Bench, chat: ChatModel, treatments: Mapping[str, Any], factors: tuple[float, ...]
-) -> Iterator[tuple[ChatModel, str]]:
+) -> Iterator[TreatedChat]:
     """Yield the chat changed by the treatment and scale that validation likes best."""
     from demur.models.edits import changes_hash, edited
 
@@ -180,28 +200,28 @@ def _scaled(
     changes = treatments.get(chosen.name, {})
     name = content_key(chat.weights, changes_hash(changes), chosen.scale)
     with edited(chat.model, changes, chosen.scale):
-        yield replace(chat, weights=name), chosen.label
+        yield TreatedChat(replace(chat, weights=name), chosen.label)
 
 
 @contextmanager
-def _noise(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     """The change of the row `sft`, each matrix in another direction of the same size."""
     from demur.distill.baselines.noise import noise
     from demur.distill.choose import low_rank_changes
     from demur.models.edits import changes_hash, edited
 
-    with ROWS["sft"].treat(bench, seed) as (trained, note):
+    with ROWS["sft"].treat(bench, seed) as trained:
         folder = bench.context.resolved.folder
-        strength = float(note.rpartition(" ")[2])
-        changes = noise(folder, low_rank_changes(trained.model, folder, strength), seed)
+        learnt = low_rank_changes(trained.chat.model, folder, trained.strength)
+    changes = noise(folder, learnt, seed)
     chat = bench.fresh()
     name = content_key(chat.weights, changes_hash(changes), "noise")
     with edited(chat.model, changes):
-        yield replace(chat, weights=name), "the size of sft's change"
+        yield TreatedChat(replace(chat, weights=name), "the size of sft's change")
 
 
 @contextmanager
-def _arithmetic(bench: Bench, seed: int) -> Iterator[tuple[ChatModel, str]]:
+def _arithmetic(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     from demur.distill.baselines.arithmetic import task_arithmetic
     from demur.models.resolve import resolve
 
@@ -237,8 +257,8 @@ ROWS: dict[str, Row] = {
         "discriminant direction in weights", _direction("discriminant"), True, "baseline"
     ),
     "arithmetic": Row("task arithmetic from a donor", _arithmetic, False, "baseline"),
-    "noise": Row("noise of equal size", _noise, True, "control"),
     "sft": Row("SFT, anchored", _trained("sft", objective="sft"), True, "method"),
+    "noise": Row("noise of equal size", _noise, True, "control"),
     "deep": Row(
         "SFT, anchored, deep", _trained("deep", objective="sft", deep=True), True, "method"
     ),

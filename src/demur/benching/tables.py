@@ -29,7 +29,9 @@ class Result:
         row, title, kind: which method, and what it is: `method`, `baseline` or `control`.
         seed: of the draw of its lessons and of its training.
         note: what validation chose.
-        seconds, peak_memory: that treating took, without measuring; memory in bytes.
+        seconds: of training alone, since rows share their lessons; of all that a row without
+            training did before it was measured.
+        peak_memory: of the process before measuring, in bytes.
         refused: for each probe, 1 or 0 a prompt.
         undecided: for each probe, answers that were neither refusals nor answers.
         titles, wanted: of the probes.
@@ -104,7 +106,13 @@ def _table(rows: dict[str, list[Result]]) -> str:
     titles = {key: one.titles[key] for one in every for key in one.refused}
     n = {key: len(one.refused[key]) for one in every for key in one.refused}
     heads = ["method", "seeds", *(f"{titles[key]} (n {n[key]})" for key in keys)]
-    heads += ["perplexity", "divergence, nats", "minutes", "memory, GB", "chosen on validation"]
+    heads += [
+        "perplexity",
+        "divergence, nats",
+        "minutes of training",
+        "memory, GB",
+        "chosen on validation",
+    ]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for found in rows.values():
         first = found[0]

@@ -134,15 +134,20 @@ def validate(
     narrator: Narrator,
 ) -> Candidate:
     """Ask one candidate the validation prompts; `chat.model` must be the wrapped model."""
-    from demur.models.cache import file_sha256
-
     load_adapter(chat.model, checkpoint)
     set_strength(chat.model, strength)
-    adapter = file_sha256(checkpoint / "adapter_model.safetensors")
-    candidate = replace(chat, weights=content_key(chat.weights, adapter, strength))
+    candidate = as_adapted(chat, checkpoint, strength)
     label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
     rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
     return Candidate(checkpoint, strength, *rates)
+
+
+def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
+    """Return the chat under a name of its own: that of the adapter and strength that it carries."""
+    from demur.models.cache import file_sha256
+
+    adapter = file_sha256(checkpoint / "adapter_model.safetensors")
+    return replace(chat, weights=content_key(chat.weights, adapter, strength))
 
 
 def refusal_rates(

@@ -26,6 +26,8 @@ from demur.treating.stages import Context
 
 # Candidates differ in whether an answer begins with the refusal, which is seen in so many tokens.
 CHOOSING_TOKENS = 8
+TRAINING = "Training"
+CHOOSING = "Choosing the stopping point and the strength on validation prompts"
 Prepare = Callable[
     [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
 ]
@@ -125,6 +127,7 @@ def teach(
     found: FoundTeacher | None = None,
     means: Means | None = None,
     prepare: Prepare = prepare,
+    phases: str = "",
 ) -> Taught:
     """Make lessons, train and choose; leaves the chosen delta in `chat.model`, wrapped by PEFT.
 
@@ -132,6 +135,7 @@ def teach(
         folder: where the training's checkpoints go.
         found, means: the teacher of refusals, and how it is asked where it is behind an endpoint.
         prepare: makes of the run's lessons what is trained on, and by which objective.
+        phases: what the phases' names end in, where a run teaches more than once.
 
     Raises:
         TrainingError: there is too little to train on, or a loss that is no number.
@@ -141,13 +145,13 @@ def teach(
 
     journal, recipe = context.folder.journal, recipe_of(config)
     require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
-    with context.phase("Making lessons"):
+    with context.phase(f"Making lessons{phases}"):
         made = lessons_of(config, context, chat, splits, found, means)
         lessons, objective = prepare(config, context, chat, made, recipe)
-    with context.phase("Training"):
+    with context.phase(f"{TRAINING}{phases}"):
         wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
     chat.model = wrapped
-    with context.phase("Choosing the stopping point and the strength on validation prompts"):
+    with context.phase(f"{CHOOSING}{phases}"):
         chosen, tried = choose(
             chat,
             checkpoints[-config.stopping_points :],

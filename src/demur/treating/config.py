@@ -92,6 +92,10 @@ class TreatmentConfig:
                 f"Give another value, or leave {flag} out.",
             )
 
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a run another run: by default every choice."""
+        return self.resolved()
+
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
         return {

@@ -142,7 +142,7 @@ def opened(
     check_weights(resolved.folder)
     base_hash = checkpoint_hash(open_checkpoint(resolved.folder))
     identity = {
-        **config.resolved(),
+        **config.identity(),
         "verb": config.verb,
         "demur": __version__,
         "weights": base_hash,
