@@ -15,7 +15,7 @@ from tests.models.architectures import tiny
 from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.objectives.logits import Distilled, cached_jsd, generalised_jsd
-from demur.distill.rollout import rollout
+from demur.distill.sampling import rollout
 from demur.distill.scores import divergence
 from demur.errors import ConfigError, TrainingError
 

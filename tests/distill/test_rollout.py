@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.models.architectures import tiny
 
-from demur.distill.rollout import rollout
+from demur.distill.sampling import rollout
 from demur.errors import TrainingError
 from demur.models.generation import decode
 

@@ -1,4 +1,7 @@
-"""Sampling several answers a request, as reinforcement needs them.
+"""Sampling from a student as it is now: several answers a request, or one.
+
+    groups = sample(model, requests, 4, 24, stops, shared=shared)  # as reinforcement needs them
+    answers = rollout(model, requests, 24, stops)                  # one each, to its own end
 
 Requests are left-padded behind the prefix that all chats share and read once, however many answers
 are drawn to each; rows that have ended leave the batch. Draws come from torch's own generator on
@@ -11,8 +14,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from demur.distill.scores import without_dropout
+from demur.errors import TrainingError
+from demur.models.batch import Batch
 from demur.models.chat_model import context_length
-from demur.models.forward import accepted, last_positions, rows_can_leave, shared_cache
+from demur.models.forward import (
+    accepted,
+    common_prefix,
+    last_positions,
+    rows_can_leave,
+    shared_cache,
+)
 
 
 def sample(
@@ -24,51 +36,96 @@ def sample(
     *,
     shared: int = 0,
 ) -> list[list[tuple[int, ...]]]:
-    """Draw answers at temperature 1.
+    """Draw answers at temperature 1, all to the same length at most.
 
     Args:
         requests: token ids of the templated requests, the answers opened.
         samples: how many answers to each.
-        tokens: of an answer at most so many, the end mark included.
+        tokens: of an answer at most so many, the end mark included; fewer where the longest
+            request leaves less room.
         stops: the tokens that end an answer.
         shared: how many tokens all requests begin with, fewer than the shortest has; used where
             the architecture's cache can be shared.
 
     Returns:
         A list a request of `samples` answers' token ids, each of one token or more.
+
+    Raises:
+        TrainingError: a probability is no number.
+    """
+    room = context_length(model) - max(map(len, requests))
+    most = [max(1, min(tokens, room))] * (len(requests) * samples)
+    answers = _written(model, requests, samples, most, stops, shared, 1.0)
+    return [answers[start : start + samples] for start in range(0, len(answers), samples)]
+
+
+def rollout(
+    model: Any,
+    requests: Sequence[Sequence[int]],
+    tokens: int,
+    stops: frozenset[int],
+    *,
+    temperature: float = 1.0,
+) -> list[tuple[int, ...]]:
+    """Draw one answer a request; each ends where it does, or where the model's context does.
+
+    Args:
+        requests: token ids, the answer opened; one request may stand there several times.
+        tokens: at most so many new ones, the end mark included.
+        stops: the tokens that end an answer.
+        temperature: divides the logits; 1 draws from the distribution that is trained.
+
+    Returns:
+        The new token ids of each row, in order; at least one.
+
+    Raises:
+        TrainingError: a probability is no number.
+    """
+    context = context_length(model)
+    most = [max(1, min(tokens, context - len(request))) for request in requests]
+    return _written(model, requests, 1, most, stops, common_prefix(requests), temperature)
+
+
+def _written(
+    model: Any,
+    requests: Sequence[Sequence[int]],
+    samples: int,
+    most: Sequence[int],
+    stops: frozenset[int],
+    shared: int,
+    temperature: float,
+) -> list[tuple[int, ...]]:
+    """Return what is drawn in each row, the samples of a request one after the other.
+
+    Args:
+        most: the most tokens of each row.
     """
     import torch
 
-    longest = max(map(len, requests))
-    tokens = max(1, min(tokens, context_length(model) - longest))
-    written: list[list[int]] = [[] for _ in range(len(requests) * samples)]
-    with torch.no_grad():
-        cache = shared_cache(model, requests[0][:shared], longest + tokens)
+    written: list[list[int]] = [[] for _ in most]
+    with torch.no_grad(), without_dropout(model):
+        cache = shared_cache(model, requests[0][:shared], max(map(len, requests)) + max(most))
         logits, cache, mask, positions = _read(model, requests, samples, shared, cache)
-        alive = torch.arange(len(written), device=model.device)
-        can_leave = rows_can_leave(cache)
+        alive, can_leave = list(range(len(written))), rows_can_leave(cache)
         ended: set[int] = set()
-        for step in range(tokens):
-            drawn = draw(logits)
-            for row, token in zip(alive.tolist(), drawn.tolist(), strict=True):
+        while True:
+            drawn = draw(logits / temperature)
+            for row, token in zip(alive, drawn.tolist(), strict=True):
                 if row not in ended:
                     written[row].append(token)
-                    if token in stops:
+                    if token in stops or len(written[row]) == most[row]:
                         ended.add(row)
-            if len(ended) == len(written) or step == tokens - 1:
-                break
-            if can_leave:
-                going = [place for place, row in enumerate(alive.tolist()) if row not in ended]
-                if len(going) < len(alive):
-                    stay = torch.tensor(going, device=model.device)
-                    cache.batch_select_indices(stay)
-                    alive, drawn, mask = alive[stay], drawn[stay], mask[stay]
-                    positions = positions[stay]
+            if len(ended) == len(written):
+                return [tuple(row) for row in written]
+            going = [place for place, row in enumerate(alive) if row not in ended]
+            if can_leave and len(going) < len(alive):
+                stay = torch.tensor(going, device=model.device)
+                cache.batch_select_indices(stay)
+                alive = [alive[place] for place in going]
+                drawn, mask, positions = drawn[stay], mask[stay], positions[stay]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = positions + 1
             logits = _last_logits(model, drawn[:, None], mask, positions, cache)
-    answers = [tuple(row) for row in written]
-    return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
 
 def draw(logits: Any) -> Any:
@@ -76,10 +133,18 @@ def draw(logits: Any) -> Any:
 
     Args:
         logits: (rows, vocabulary).
+
+    Raises:
+        TrainingError: a probability is no number.
     """
     import torch
 
     chances = logits.double().softmax(-1).cumsum(-1)
+    if not bool(torch.isfinite(chances).all()):
+        raise TrainingError(
+            "The student's probabilities became NaN while it wrote an answer.",
+            "Lower --learning-rate, or use --dtype float32.",
+        )
     numbers = torch.rand((len(logits), 1), dtype=torch.float64).to(logits.device)
     drawn = torch.searchsorted(chances, numbers * chances[:, -1:], right=True)[:, 0]
     return drawn.clamp(max=logits.shape[1] - 1)
@@ -89,34 +154,19 @@ def _read(
     model: Any, requests: Sequence[Sequence[int]], samples: int, shared: int, cache: Any
 ) -> tuple[Any, Any, Any, Any]:
     """Read all requests; return the samples' last logits, cache, mask and last positions."""
-    import torch
-    from transformers import DynamicCache
-
-    if cache is None:
-        cache, shared = DynamicCache(config=model.config), 0
-    repeatable = rows_can_leave(cache)
+    batch = Batch(model, requests, shared if cache is not None else 0, cache)
+    repeatable = rows_can_leave(batch.cache)
     if not repeatable:  # recurrent state: each sample's row reads its request itself
-        requests = [request for request in requests for _ in range(samples)]
-    own = [request[shared:] for request in requests]
-    width = max(map(len, own))
-    ids = torch.zeros((len(own), width), dtype=torch.long)
-    mask = torch.zeros((len(own), shared + width), dtype=torch.long)
-    mask[:, :shared] = 1
-    for row, request in enumerate(own):
-        ids[row, width - len(request) :] = torch.tensor(list(request))
-        mask[row, shared + width - len(request) :] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-    if shared:
-        cache.batch_repeat_interleave(len(own))
-    logits = _last_logits(model, ids, mask, positions, cache)
-    positions = positions[:, -1:]
-    if repeatable:
-        cache.batch_repeat_interleave(samples)
+        every = [request for request in requests for _ in range(samples)]
+        batch = Batch(model, every, 0, None)
+    logits = _last_logits(model, batch.ids, batch.mask, batch.positions, batch.cache)
+    mask, positions = batch.mask, batch.positions[:, -1:]
+    if repeatable and samples > 1:
+        batch.cache.batch_repeat_interleave(samples)
         logits, mask, positions = (
             one.repeat_interleave(samples, 0) for one in (logits, mask, positions)
         )
-    return logits, cache, mask, positions
+    return logits, batch.cache, mask, positions
 
 
 def _last_logits(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:

@@ -30,8 +30,8 @@ from typing import Any
 
 from demur.distill.collate import IGNORED, Collator, shared_prefix
 from demur.distill.lessons import Lesson
-from demur.distill.rollout import at_rest, rollout
-from demur.distill.scores import answer_logits
+from demur.distill.sampling import rollout
+from demur.distill.scores import answer_logits, without_dropout
 from demur.errors import ConfigError, TrainingError
 
 # Of a distribution cut to its likeliest tokens: less than half precision can tell from nothing.
@@ -161,7 +161,7 @@ class Distilled:
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
     """Hold `model` as it was before training: its LoRA weights off, no dropout."""
-    with at_rest(model):
+    with without_dropout(model):
         if hasattr(model, "disable_adapter"):
             with model.disable_adapter():
                 yield
