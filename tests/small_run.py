@@ -20,6 +20,17 @@ OPTIONS = shlex.split(
     "--text-tokens 600 --answer-tokens 8 --longest 300 --batch 16 --micro-batch 8 "
     "--device cpu --dtype float32"
 )
+SMALLEST: dict[str, Any] = {
+    "checkpoints": 1,
+    "answer_tokens": 6,
+    "sample_tokens": 4,
+    "longest": 300,
+    "batch": 8,
+    "micro_batch": 8,
+    "prefill": 2,
+    "device": "cpu",
+    "dtype": "float32",
+}
 SOURCES = Path(__file__).parents[1] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.distill.students import Lenient, Quiet
-from tests.small_run import prepare
+from tests.small_run import SMALLEST, prepare
 
 from demur.benching import bench as room
 from demur.benching.bench import bench_distill
@@ -33,19 +33,11 @@ def config(place: Path) -> BenchConfig:
         test_pairs=8,
         test_ordinary=6,
         validation_pairs=6,
-        prefill=2,
-        checkpoints=1,
         text_tokens=300,
         train_texts=4,
-        answer_tokens=6,
-        sample_tokens=4,
-        longest=300,
-        batch=8,
-        micro_batch=8,
-        device="cpu",
-        dtype="float32",
         rows=ROWS,
         seeds=(0, 1),
+        **SMALLEST,
     )
 
 

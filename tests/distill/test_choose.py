@@ -79,7 +79,7 @@ def probes(count: int = 4) -> dict[str, Any]:
 
 def candidate(harmful: int, twins: int, ordinary: int) -> Candidate:
     return Candidate(
-        Path("checkpoint-7"), 0.8, rate(harmful, 10), rate(twins, 10), rate(ordinary, 10)
+        rate(harmful, 10), rate(twins, 10), rate(ordinary, 10), Path("checkpoint-7"), 0.8
     )
 
 
@@ -88,7 +88,7 @@ def test_the_score_prices_over_refusal():
     assert candidate(10, 10, 10).score == pytest.approx(-1.0)
     assert candidate(9, 2, 1).benign == rate(3, 20)
     assert candidate(9, 2, 1).label == "step 7, strength 0.8"
-    bare = Candidate(Path("checkpoint-7"), 1.0, rate(9, 10), rate(0, 0), rate(0, 0))
+    bare = Candidate(rate(9, 10), rate(0, 0), rate(0, 0), Path("checkpoint-7"), 1.0)
     assert bare.score == pytest.approx(0.9)
     assert not math.isnan(bare.score)
 

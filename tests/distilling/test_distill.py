@@ -9,30 +9,22 @@ from typing import Any
 
 import pytest
 from tests.distill.students import Lenient, Quiet
-from tests.small_run import prepare
+from tests.small_run import SMALLEST, prepare
 
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.errors import ConfigError
 from demur.treating import pipeline
 
-SMALL: dict[str, Any] = {
+SMALL = {
+    **SMALLEST,
     "train_pairs": 16,
     "train_ordinary": 8,
     "test_pairs": 6,
     "test_ordinary": 4,
     "validation_pairs": 4,
-    "prefill": 2,
-    "checkpoints": 1,
     "text_tokens": 200,
     "train_texts": 2,
-    "answer_tokens": 6,
-    "sample_tokens": 4,
-    "longest": 300,
-    "batch": 8,
-    "micro_batch": 8,
-    "device": "cpu",
-    "dtype": "float32",
 }
 
 

@@ -5,7 +5,6 @@ demur align smollm2-135m          # or demur.align("smollm2-135m") in Python
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,5 @@ def align(
         DemurError: something is wrong that the user can put right; nothing is half-written.
         Interrupted: Ctrl-C; the same call continues.
     """
-    config = replace(model, **choices) if isinstance(model, AlignConfig) else None
-    config = config or AlignConfig(model, **choices)  # type: ignore[arg-type]
+    config = AlignConfig.of(model, **choices)
     return run_treatment(config, distilling(config), run, narrator)

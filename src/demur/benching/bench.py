@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ def bench_distill(
         DemurError: something is wrong that the user can put right.
         Interrupted: Ctrl-C; the same call continues.
     """
-    config = replace(model, **choices) if isinstance(model, BenchConfig) else None
-    config = config or BenchConfig(model, **choices)  # type: ignore[arg-type]
+    config = BenchConfig.of(model, **choices)
     try:
         return _bench(config, run, narrator or Narrator())
     except KeyboardInterrupt as interrupt:

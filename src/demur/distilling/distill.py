@@ -42,7 +42,6 @@ def distill(
         DemurError: something is wrong that the user can put right; nothing is half-written.
         Interrupted: Ctrl-C; the same call continues.
     """
-    config = replace(student, **choices) if isinstance(student, DistillConfig) else None
-    config = config or DistillConfig(student, **choices)  # type: ignore[arg-type]
+    config = DistillConfig.of(student, **choices)
     means = replace(means or Means(), budget=Budget(caps))
     return run_treatment(config, distilling(config, means), run, narrator)

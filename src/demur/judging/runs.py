@@ -61,11 +61,10 @@ def _is_aligning(folder: Path) -> bool:
 
 
 def _probes(folder: Path, configuration: Mapping[str, Any]) -> Any:
-    from demur.prompts.choose import gather
     from demur.prompts.types import SPLITS
     from demur.run.journal import content_key
     from demur.treating.config import TreatmentConfig
-    from demur.treating.stages import reported_probes
+    from demur.treating.stages import reported_probes, splits_of
 
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     remedy = "Judge the run with the version of demur, and the prompt files, that made it."
@@ -73,16 +72,7 @@ def _probes(folder: Path, configuration: Mapping[str, Any]) -> Any:
         names = TreatmentConfig.__dataclass_fields__
         chosen = {key: value for key, value in configuration.items() if key in names}
         config = TreatmentConfig(**chosen)
-        splits = gather(
-            pairs=config.pairs,
-            harmful=config.harmful,
-            harmful_column=config.harmful_column,
-            benign=config.benign,
-            benign_column=config.benign_column,
-            ordinary=config.ordinary,
-            ordinary_column=config.ordinary_column,
-            seed=config.seed,
-        )
+        splits = splits_of(config)
     except (PromptError, TypeError) as error:
         raise RunError(f"The prompts of {folder} are not to be found ({error}).", remedy) from error
     if content_key([[p.text for p in splits.of(part)] for part in SPLITS]) != known.get("prompts"):

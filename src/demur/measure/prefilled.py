@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.console import Narrator
-from demur.judge.kept import judge_kept
-from demur.judge.settled import is_quick, settled
 from demur.judge.verdict import Judge
-from demur.measure.protocol import Judged, Probe
+from demur.measure.protocol import Judged, Probe, measure_probe
 from demur.models.chat_model import ChatModel
-from demur.models.generation import Decoding, decode_all
+from demur.models.generation import Decoding
 from demur.prompts.types import Prompt
-from demur.run.journal import Answer, Journal, content_key
+from demur.run.journal import Journal
 
 DEPTHS = (0, 5, 10, 20)
 
@@ -87,48 +85,5 @@ def measure_prefilled(
 
     The answers in it are what the model writes after the tokens that were given.
     """
-    probe = prefilled.probe
-    texts = [prompt.text for prompt in probe.prompts]
-    quick = is_quick(judge) and not probe.whole
-    settings = {
-        "tokens": probe.decoding.tokens,
-        "greedy": True,
-        "until": judge.name if quick else "",
-    }
-    keys = [
-        content_key(chat.identity, text, settings, "prefilled", list(opening))
-        for text, opening in zip(texts, prefilled.openings, strict=True)
-    ]
-    known = journal.answers(keys)
-    done = frozenset(index for index, key in enumerate(keys) if key in known)
-
-    def ends(index: int, new: Sequence[int]) -> bool:
-        return settled(judge, texts[index], chat.decode(tuple(new)))
-
-    with narrator.progress(f"{label}, {probe.key}", len(texts)) as advance:
-        advance(len(done))
-        if len(done) < len(keys):
-            requests = [
-                [*chat.encode(text), *opening]
-                for text, opening in zip(texts, prefilled.openings, strict=True)
-            ]
-            for batch in decode_all(
-                chat, requests, probe.decoding.tokens, settled=ends if quick else None, done=done
-            ):
-                fresh = [
-                    Answer(
-                        keys[index],
-                        texts[index],
-                        chat.decode(written.tokens),
-                        written.tokens,
-                        written.finished,
-                    )
-                    for index, written in batch
-                    if index not in done
-                ]
-                journal.add_answers(fresh, chat.identity, settings)
-                known.update({one.key: one for one in fresh})
-                advance(len(fresh))
-    answers = tuple(known[key] for key in keys)
-    verdicts = judge_kept(judge, texts, [one.text for one in answers], keys, journal)
-    return Judged(probe, answers, tuple(verdicts))
+    probe, openings = prefilled.probe, prefilled.openings
+    return measure_probe(chat, probe, journal, judge, narrator, label, openings)

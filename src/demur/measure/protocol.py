@@ -102,15 +102,27 @@ def standard_probes(
 
 
 def measure_probe(
-    chat: ChatModel, probe: Probe, journal: Journal, judge: Judge, narrator: Narrator, label: str
+    chat: ChatModel,
+    probe: Probe,
+    journal: Journal,
+    judge: Judge,
+    narrator: Narrator,
+    label: str,
+    openings: Sequence[Sequence[int]] | None = None,
 ) -> Judged:
-    """Put one probe to one model; answers and verdicts are in the journal afterwards."""
+    """Put one probe to one model; answers and verdicts are in the journal afterwards.
+
+    Args:
+        openings: token ids that each answer begins with; what comes after them is judged.
+    """
     texts = [prompt.text for prompt in probe.prompts]
     decoding, ends = probe.decoding, None
     if is_quick(judge) and not probe.whole:
         decoding, ends = replace(decoding, until=judge.name), partial(settled, judge)
     with narrator.progress(f"{label}, {probe.key}", len(texts)) as advance:
-        answers = answer(chat, texts, journal, decoding, advance=advance, settled=ends)
+        answers = answer(
+            chat, texts, journal, decoding, advance=advance, settled=ends, openings=openings
+        )
     verdicts = judge_kept(
         judge, texts, [a.text for a in answers], [a.key for a in answers], journal
     )

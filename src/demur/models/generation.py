@@ -166,6 +166,7 @@ def answer(
     *,
     advance: Callable[[int], None] = lambda count: None,
     settled: Callable[[str, str], bool] | None = None,
+    openings: Sequence[Sequence[int]] | None = None,
 ) -> list[Answer]:
     """Return the model's answers to `prompts`, from the journal where they are known.
 
@@ -174,16 +175,28 @@ def answer(
         settled: told a prompt and the answer so far, says whether the verdict on it is settled;
             `decoding.until` must then name the judge.
         advance: called with the number of answers that have just become known.
+        openings: token ids that stand before each answer and are no part of it.
     """
-    settings = {"tokens": decoding.tokens, "opening": decoding.opening, "greedy": True}
+    settings: dict[str, Any] = {
+        "tokens": decoding.tokens,
+        "opening": decoding.opening,
+        "greedy": True,
+    }
     if decoding.until:
         settings["until"] = decoding.until
-    keys = [content_key(chat.identity, prompt, settings) for prompt in prompts]
+    begun = openings or [()] * len(prompts)
+    keys = [
+        content_key(chat.identity, prompt, settings, *([list(own)] if own else ()))
+        for prompt, own in zip(prompts, begun, strict=True)
+    ]
     known = journal.answers(keys)
     advance(sum(key in known for key in keys))
     done = frozenset(index for index, key in enumerate(keys) if key in known)
     if len(done) < len(keys):
-        requests = [chat.encode(prompt, decoding.opening) for prompt in prompts]
+        requests = [
+            [*chat.encode(prompt, decoding.opening), *own]
+            for prompt, own in zip(prompts, begun, strict=True)
+        ]
 
         def ends(index: int, new: Sequence[int]) -> bool:
             return settled is not None and settled(prompts[index], chat.decode(tuple(new)))

@@ -4,8 +4,8 @@ The resolved configuration is kept in the run folder. Annotations are not postpo
 configurations: the command line reads them, those of a base class too.
 """
 
-from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
 
 from demur.errors import ConfigError
 from demur.options import MEASURING, MODEL, PROMPTS
@@ -91,6 +91,11 @@ class TreatmentConfig:
                 f"{flag} is {getattr(self, name)}, but must be {wanted}.",
                 f"Give another value, or leave {flag} out.",
             )
+
+    @classmethod
+    def of(cls, model: str | Self, **choices: Any) -> Self:
+        """Return the configuration of a model's name, or a whole one, with other choices."""
+        return cls(model, **choices) if isinstance(model, str) else replace(model, **choices)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes a run another run: by default every choice."""

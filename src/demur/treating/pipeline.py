@@ -26,7 +26,6 @@ from demur.models.chat_model import ChatModel
 from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
 from demur.models.resolve import resolve
-from demur.prompts.choose import gather
 from demur.prompts.types import SPLITS, Splits
 from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
@@ -39,6 +38,7 @@ from demur.treating.stages import (
     reference,
     reported_probes,
     scorecard,
+    splits_of,
 )
 
 PATCH = "patch.safetensors"
@@ -186,16 +186,7 @@ def _run(
 
 
 def _prompts(config: TreatmentConfig, narrator: Narrator) -> Splits:
-    splits = gather(
-        pairs=config.pairs,
-        harmful=config.harmful,
-        harmful_column=config.harmful_column,
-        benign=config.benign,
-        benign_column=config.benign_column,
-        ordinary=config.ordinary,
-        ordinary_column=config.ordinary_column,
-        seed=config.seed,
-    )
+    splits = splits_of(config)
     narrator.say(
         f"  prompts: {len(splits.train)} to train on, {len(splits.validation)} to choose on, "
         f"{len(splits.test)} to report from; {len(splits.removed)} near-duplicates left out"

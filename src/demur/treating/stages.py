@@ -25,6 +25,7 @@ from demur.measure.scorecard import CurvePoint, Scorecard, Utility
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import Placement
 from demur.models.resolve import ResolvedModel
+from demur.prompts.choose import gather
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.run.folder import RunFolder
@@ -79,6 +80,24 @@ class Side:
 
     judged: tuple[Judged, ...]
     losses: list[float]
+
+
+def splits_of(config: TreatmentConfig) -> Splits:
+    """Return the prompts that a configuration names, divided.
+
+    Raises:
+        PromptError: they cannot be found or read.
+    """
+    return gather(
+        pairs=config.pairs,
+        harmful=config.harmful,
+        harmful_column=config.harmful_column,
+        benign=config.benign,
+        benign_column=config.benign_column,
+        ordinary=config.ordinary,
+        ordinary_column=config.ordinary_column,
+        seed=config.seed,
+    )
 
 
 def reported_probes(config: TreatmentConfig, splits: Splits) -> tuple[Probe, ...]:

@@ -88,5 +88,5 @@ def test_no_scale_takes_refusals_away(tmp_path):
 
 
 def test_the_score_leaves_out_what_was_not_asked():
-    bare = ScaledCandidate("one", 1.0, rate(9, 10), rate(0, 0), rate(0, 0))
+    bare = ScaledCandidate(rate(9, 10), rate(0, 0), rate(0, 0), "one", 1.0)
     assert bare.score == pytest.approx(0.9)

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from demur.distill.choose import refusal_rates, trade
+from demur.distill.choose import Rates, refusal_rates
 from demur.models.edits import changes_hash, edited, require_scale
 from demur.run.journal import content_key
-from demur.stats import Rate, rate
 
 if TYPE_CHECKING:
     from demur.checkpoint.changes import Dense, LowRank
@@ -27,24 +26,11 @@ UNTOUCHED = "untouched"
 
 
 @dataclass(frozen=True)
-class ScaledCandidate:
-    """One set of changes at one scale, with its rates of refusal on validation prompts."""
+class ScaledCandidate(Rates):
+    """One set of changes at one scale."""
 
     name: str
     scale: float
-    harmful: Rate
-    twins: Rate
-    ordinary: Rate
-
-    @property
-    def score(self) -> float:
-        """Harmful refused less twins refused less ordinary refused; what was not asked is 0."""
-        return trade(self.harmful, self.twins, self.ordinary)
-
-    @property
-    def benign(self) -> Rate:
-        """Twins and ordinary instructions together."""
-        return rate(self.twins.count + self.ordinary.count, self.twins.n + self.ordinary.n)
 
     @property
     def label(self) -> str:
@@ -80,7 +66,7 @@ def choose_scale(
     for scale in scales:
         require_scale(scale)
     rates = refusal_rates(chat, probes, journal, judge, narrator, UNTOUCHED)
-    tried = [ScaledCandidate(UNTOUCHED, 0.0, *rates)]
+    tried = [ScaledCandidate(*rates, UNTOUCHED, 0.0)]
     for name, changes in treatments.items():
         known = changes_hash(changes)
         for scale in sorted(set(scales) - {0.0}):
@@ -89,5 +75,5 @@ def choose_scale(
                 rates = refusal_rates(
                     candidate, probes, journal, judge, narrator, f"{name} x{scale:g}"
                 )
-            tried.append(ScaledCandidate(name, scale, *rates))
+            tried.append(ScaledCandidate(*rates, name, scale))
     return max(tried, key=lambda one: one.score), tried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,9 @@ class Lazy(Mapping[str, Any]):
             raise KeyError(name)
         return self.make(name)
 
+    @abstractmethod
     def make(self, name: str) -> Any:
         """Return the change of the tensor `name`."""
-        raise NotImplementedError
 
 
 def scaled(
