@@ -26,7 +26,7 @@ from demur.stats import Rate, rate
 
 @dataclass(frozen=True)
 class Rates:
-    """Refusal rates on validation prompts, by which candidates are compared; n is 0 if not asked."""
+    """Refusal rates on validation prompts; n is 0 where they were not asked."""
 
     harmful: Rate
     twins: Rate

@@ -24,6 +24,7 @@ from demur.measure.protocol import (
 from demur.measure.scorecard import CurvePoint, Scorecard, Utility
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import Placement
+from demur.models.memory import give_back_freed_memory
 from demur.models.resolve import ResolvedModel
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly
@@ -50,7 +51,7 @@ class Context:
 
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
-        """Say what begins, and keep how long it took; time before a kill is added."""
+        """Say what begins, and keep how long it took, time before a kill added; then tidy up."""
         self.narrator.heading(title)
         begun = time.monotonic()
         earlier = float(self.folder.journal.fact(f"seconds/{title}") or 0.0)
@@ -59,6 +60,7 @@ class Context:
         finally:
             self.phases[title] = earlier + time.monotonic() - begun
             self.folder.journal.keep_fact(f"seconds/{title}", self.phases[title])
+            give_back_freed_memory()
 
     def load(self, folder: Path, weights: str) -> ChatModel:
         """Load the model in `folder` as this run's configuration has it."""
