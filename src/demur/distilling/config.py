@@ -74,8 +74,8 @@ class DistillConfig(TreatmentConfig):
     refusal: Annotated[tuple[str, ...], TRAINING, Parameter(consume_multiple=True)] = REFUSAL
     teacher: Annotated[str | None, TRAINING] = None
     pattern: Annotated[Literal["uniform", "varied"], TRAINING] = "uniform"
-    train_pairs: Annotated[int, TRAINING] = 1300
-    train_ordinary: Annotated[int, TRAINING] = 350
+    train_pairs: Annotated[int, TRAINING] = 1150
+    train_ordinary: Annotated[int, TRAINING] = 320
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
     train_texts: Annotated[int, TRAINING] = 64
