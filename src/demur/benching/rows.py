@@ -23,13 +23,13 @@ from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
-from demur.distilling.treatment import TRAINING, Prepare, choosing_probes, teach
+from demur.distilling.treatment import TRAINING, Prepare, teach
 from demur.errors import ConfigError
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Splits
 from demur.run.journal import content_key
-from demur.treating.stages import Context
+from demur.treating.stages import Context, choosing_probes
 
 DIRECTION_PROMPTS = 128  # a side
 DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
