@@ -34,7 +34,8 @@ class Removals:
         """See `Step`."""
         if self.tried >= len(self.kept):
             return None
-        return frozenset(self.kept) - {self.kept[-1 - self.place]}
+        left_out = len(self.kept) - 1 - self.place
+        return frozenset(self.kept[:left_out] + self.kept[left_out + 1 :])
 
     def after(self, passed: bool) -> Removals:
         """See `Step`."""

@@ -223,6 +223,9 @@ class Search:
     def replay(self, history: Iterable[Told]) -> None:
         """Take all answers of an earlier search of the same kind, which then goes on here.
 
+        Where that one was killed within a batch, what is asked next is what it would have asked
+        had it been asked then: the rest of the batch, and more in place of what is known.
+
         Raises:
             ValueError: as for `tell`.
         """
