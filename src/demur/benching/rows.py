@@ -206,8 +206,8 @@ def _scaled(
 @contextmanager
 def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     """The change of the row `sft`, each matrix in another direction of the same size."""
-    from demur.distill.baselines.noise import noise
     from demur.distill.choose import low_rank_changes
+    from demur.models.changes.noise import noise
     from demur.models.edits import changes_hash, edited
 
     with ROWS["sft"].treat(bench, seed) as trained:
@@ -222,7 +222,7 @@ def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
 
 @contextmanager
 def _arithmetic(bench: Bench, seed: int) -> Iterator[TreatedChat]:
-    from demur.distill.baselines.arithmetic import task_arithmetic
+    from demur.models.changes.arithmetic import task_arithmetic
     from demur.models.resolve import resolve
 
     if bench.config.donor is None:
