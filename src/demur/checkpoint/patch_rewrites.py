@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demur.checkpoint import arithmetic, corrections
-from demur.checkpoint.arithmetic import BIT_TYPES
+from demur.checkpoint.arithmetic import BIT_TYPES, LowRankSum, quick_low_rank_sum
 from demur.checkpoint.header import TensorRange, broken
 from demur.checkpoint.index import BLOCK_BYTES, Blocks, read_exactly, stream
 from demur.checkpoint.manifest import Entry, Patch
@@ -21,11 +22,11 @@ def applying(tensor: TensorRange, entry: Entry, patch: Patch) -> Rewrite:
     if entry.kind == "dense":
         return _flipping(tensor, patch)
 
-    def run(blocks: Blocks) -> Iterator[Any]:
+    def run(total: LowRankSum, blocks: Blocks) -> Iterator[Any]:
         for bits, up, down in _low_rank(blocks, tensor, patch):
-            yield arithmetic.add_low_rank(bits, up, down, tensor.dtype)
+            yield arithmetic.add_low_rank(bits, up, down, tensor.dtype, total)
 
-    return Rewrite(_low_rank_step(tensor, entry), run)
+    return _low_rank_rewrite(tensor, entry, run, entry.result_hash)
 
 
 def reverting(tensor: TensorRange, entry: Entry, patch: Patch) -> Rewrite:
@@ -33,12 +34,12 @@ def reverting(tensor: TensorRange, entry: Entry, patch: Patch) -> Rewrite:
     if entry.kind == "dense":
         return _flipping(tensor, patch)
 
-    def run(blocks: Blocks) -> Iterator[Any]:
+    def run(total: LowRankSum, blocks: Blocks) -> Iterator[Any]:
         with patch.path.open("rb") as record:
             if entry.corrections:
                 record.seek(patch.parts[f"{tensor.name}.corrections"].start)
             for bits, up, down in _low_rank(blocks, tensor, patch):
-                reverted = arithmetic.subtract_low_rank(bits, up, down, tensor.dtype)
+                reverted = arithmetic.subtract_low_rank(bits, up, down, tensor.dtype, total)
                 if entry.corrections:
                     try:
                         reverted = corrections.correct(reverted, record)
@@ -46,14 +47,25 @@ def reverting(tensor: TensorRange, entry: Entry, patch: Patch) -> Rewrite:
                         raise broken(patch.path, str(error)) from error
                 yield reverted
 
-    return Rewrite(_low_rank_step(tensor, entry), run)
+    return _low_rank_rewrite(tensor, entry, run, entry.base_hash)
 
 
 Direction = Callable[[TensorRange, Entry, Patch], Rewrite]
 
 
-def _low_rank_step(tensor: TensorRange, entry: Entry) -> int:
-    return max(1, entry.rows_per_block * tensor.shape[1] * BIT_TYPES[tensor.dtype].itemsize)
+def _low_rank_rewrite(
+    tensor: TensorRange,
+    entry: Entry,
+    run: Callable[[LowRankSum, Blocks], Iterator[Any]],
+    result: str,
+) -> Rewrite:
+    row_bytes = tensor.shape[1] * BIT_TYPES[tensor.dtype].itemsize
+    return Rewrite(
+        step=max(1, entry.rows_per_block * row_bytes),
+        run=partial(run, quick_low_rank_sum),
+        result=result,
+        careful=partial(run, arithmetic.low_rank_sum),
+    )
 
 
 def _low_rank(

@@ -21,7 +21,11 @@ class Rewrite:
         step: bytes of a block; the last one may be shorter.
         run: given the tensor's blocks in order, returns as many blocks of the same sizes, each
             an array or bytes.
+        result: the hash that must come out, if it is known beforehand.
+        careful: the same more slowly, tried where `run` does not come to `result`.
     """
 
     step: int
     run: Callable[[Blocks], Iterator[Any]]
+    result: str | None = None
+    careful: Callable[[Blocks], Iterator[Any]] | None = None
