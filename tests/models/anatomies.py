@@ -38,6 +38,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
     "gpt-neox": ("gpt_neox", SHAPE),
     "bloom": ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "glm4": ("glm4", {**SHAPE, "head_dim": 8}),
+    "granite-moe": ("granitemoe", {**SHAPE, "num_local_experts": 4}),
     "qwen2-moe": (
         "qwen2_moe",
         {**EXPERTS, "shared_expert_intermediate_size": 40, "mlp_only_layers": [1]},
@@ -47,7 +49,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-oss": ("gpt_oss", {**SHAPE, "num_local_experts": 4, "head_dim": 16}),
 }
 UNGATED = ("falcon-one-key", "falcon-grouped", "falcon-by-head", "mpt", "gpt2", "gpt-neox", "bloom")
-ROUTED = ("qwen2-moe", "qwen3-moe", "mixtral", "gpt-oss")
+ROUTED = ("qwen2-moe", "qwen3-moe", "mixtral", "gpt-oss", "granite-moe")
 
 
 def config_of(name: str) -> Any:
