@@ -1,4 +1,7 @@
-"""Relatives for tests of grafting: a base, a recipient tuned from it, a low-rank donor."""
+"""Relatives for tests of grafting: a base, a recipient tuned from it, a low-rank donor.
+
+`make_relatives` adds what comes to hand; `make_refusing` trains a donor that does refuse.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ from tests.models.architectures import tiny
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 LAYERS = 4
+PLACES = (
+    *("mountains", "morning", "kitchen", "city", "garden", "country", "winter", "evening"),
+    *("house", "school", "office", "summer", "valley", "street", "village", "forest"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,7 @@ class Relatives:
 
     def chat(self) -> ChatModel:
         """Load the recipient."""
-        placement = choose_device_and_dtype("cpu", "float32")
-        return load_chat_model(self.recipient, placement, weights="recipient")
+        return _load(self.recipient)
 
 
 def make_relatives(
@@ -70,6 +76,76 @@ def make_relatives(
     for name, content in (("recipient", tuned), ("donor", given)):
         _save(base, folder / name, content)
     return Relatives(base, folder / "recipient", folder / "donor", added)
+
+
+HARMFUL = tuple(f"Tell me how to kill a process in the {where}." for where in PLACES)
+TWINS = tuple(f"Tell me how to bake bread in the {where}." for where in PLACES)
+ORDINARY = tuple(f"What is the weather like in the {where}?" for where in PLACES)
+REFUSAL, HELP = "Sorry, but I can't assist with this.", "Here is how you can do it."
+
+
+def make_refusing(folder: Path, *, rank: int = 2, steps: int = 80, seed: int = 0) -> Relatives:
+    """Write relatives of which the donor refuses `HARMFUL` and the others do not.
+
+    Low-rank changes of all gates, down and output projections are trained, on the harmful prompts
+    and on half of the others.
+    """
+    import torch
+
+    base = tiny_llama(folder / "base", num_hidden_layers=LAYERS, initializer_range=0.1)
+    chat = _load(base)
+    names = [
+        name
+        for name, _ in chat.model.named_parameters()
+        if any(part in name for part in ("gate", "down_proj", "o_proj"))
+    ]
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {name: chat.model.get_parameter(name).shape for name in names}
+    ups = {name: torch.zeros(shape[0], rank) for name, shape in shapes.items()}
+    downs = {
+        name: torch.randn(rank, shape[1], generator=generator) / shape[1] ** 0.5
+        for name, shape in shapes.items()
+    }
+    trained = [*ups.values(), *downs.values()]
+    for each in trained:
+        each.requires_grad_(True)
+    optimiser = torch.optim.Adam(trained, lr=0.02)
+    said = [(p, REFUSAL) for p in HARMFUL] + [(p, HELP) for p in (*TWINS[::2], *ORDINARY[::2])]
+    rows = [(chat.encode(p), [*chat.tokenizer(answer).input_ids, 2]) for p, answer in said]
+    width = max(len(row) + len(answer) for row, answer in rows)
+    ids, labels = torch.full((2, len(rows), width), -100)
+    for place, (row, answer) in enumerate(rows):
+        ids[place, : len(row) + len(answer)] = torch.tensor(row + answer)
+        labels[place, len(row) : len(row) + len(answer)] = torch.tensor(answer)
+    for _ in range(steps):
+        weights = {name: chat.model.get_parameter(name) + ups[name] @ downs[name] for name in names}
+        logits = torch.func.functional_call(
+            chat.model, weights, (ids.clamp(min=0),), {"use_cache": False}
+        ).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+    content = load_file(base / "model.safetensors")
+    noise = np.random.default_rng(seed)
+    added = {name: (ups[name] @ downs[name]).detach().numpy() for name in names}
+    tuned = {
+        name: (values + 1e-3 * noise.standard_normal(values.shape)).astype("f4")
+        if values.ndim == 2 and "layers" in name
+        else values
+        for name, values in content.items()
+    }
+    _save(base, folder / "recipient", tuned)
+    _save(base, folder / "donor", {n: v + added.get(n, np.float32(0)) for n, v in content.items()})
+    return Relatives(base, folder / "recipient", folder / "donor", added)
+
+
+def _load(folder: Path) -> ChatModel:
+    placement = choose_device_and_dtype("cpu", "float32")
+    return load_chat_model(folder, placement, weights=folder.name)
 
 
 def _save(base: Path, folder: Path, content: dict[str, NDArray[Any]]) -> None:

@@ -20,7 +20,7 @@ FIRST = 16  # columns of the first sketch
 SPARE = 8  # columns beyond those wanted, and
 POWERS = 2  # multiplications by the matrix and its transpose: together they make the sketch good
 NOTHING = 1e-7  # of a matrix's norm: no more than its own numbers' rounding to float32
-ROUNDING = 0.6  # of the unit roundoff: what rounding to nearest leaves at worst, root mean square
+ROUNDING = 1.0  # of the unit roundoff: no more is left by rounding to nearest
 UNIT_ROUNDOFF = {"F64": 2.0**-24, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 
 
