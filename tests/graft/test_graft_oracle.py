@@ -166,10 +166,10 @@ def test_decisions_are_kept(
 def test_limits_of_utility_are_kept_to(bench: Bench, journal: Journal) -> None:
     oracle = bench.oracle(journal)
     wanted = Wanted.of(oracle.before, oracle.donor, slack=0.1)
-    divergence = oracle.divergence(oracle.whole)
-    ratio = oracle.perplexity(oracle.whole)
-    assert oracle.divergence(NOTHING) == pytest.approx(0, abs=1e-5)
-    assert oracle.perplexity(NOTHING) == 1 and ratio != 1 and divergence > 0.01
+    divergence = oracle.utility.divergence(oracle.whole)
+    ratio = oracle.utility.perplexity(oracle.whole)
+    assert oracle.utility.divergence(NOTHING) == pytest.approx(0, abs=1e-5)
+    assert oracle.utility.perplexity(NOTHING) == 1 and ratio != 1 and divergence > 0.01
 
     for limits, passed in (
         ({"divergence": divergence / 2}, False),

@@ -109,7 +109,7 @@ def measure_point(oracle: Oracle, candidate: Candidate, *, diverge: bool = True)
         point = Point(
             candidate,
             standing,
-            oracle.divergence(candidate) if measured else None,
+            oracle.utility.divergence(candidate) if measured else None,
             candidate.parameters(oracle.deltas),
             candidate.share(oracle.deltas),
         )

@@ -26,15 +26,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from demur.errors import PromptError
 from demur.graft.candidate import Candidate
 from demur.graft.cost import Cost, Meter, metered
 from demur.graft.first_tokens import FirstTokens, Reading
+from demur.graft.looking import look
 from demur.graft.readings import Readings
 from demur.graft.search.sequential import SequentialTest
-from demur.graft.wanted import Decision, Stage, Standing, Tally, Wanted
+from demur.graft.utility import UNTOUCHED, Utility
+from demur.graft.wanted import Decision, Standing, Tally, Wanted
 from demur.graft.workbench import Workbench
 from demur.judge.kept import judge_kept
 from demur.judge.settled import is_quick, settled
@@ -45,10 +47,10 @@ from demur.stats import rate
 if TYPE_CHECKING:
     from demur.graft.deltas import Deltas
     from demur.judge.verdict import Judge
-    from demur.measure.utility import Reference, Text
+    from demur.measure.utility import Text
     from demur.models.chat_model import ChatModel
     from demur.prompts.types import Prompt
-    from demur.run.journal import Journal
+    from demur.run.journal import Answer, Journal
 
 KINDS = ("harmful", "twins", "ordinary")
 ENOUGH = "All that is wanted is there."
@@ -75,23 +77,6 @@ class Settings:
     divergence_prompts: int = 24
     text_tokens: int = 2048
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What was looked at of one kind of prompts, and what it came to.
-
-    Attributes:
-        above: whether the rate was found to be above the threshold.
-        tally: what was counted.
-        margins: of the prompts looked at.
-        written: whether answers had to be written.
-    """
-
-    above: bool
-    tally: Tally
-    margins: tuple[float, ...]
-    written: bool
 
 
 class Oracle:
@@ -134,7 +119,6 @@ class Oracle:
         self.chat, self.deltas, self.verdicts, self.journal = chat, deltas, judge, journal
         self.settings = settings or Settings()
         self.whole = whole or Candidate(frozenset(deltas.changed))
-        self.text = text
         self.bench = Workbench(chat.model, deltas)
         self.places: dict[str, list[int]] = {}
         self.texts: list[str] = []
@@ -146,6 +130,10 @@ class Oracle:
         self.setting = content_key(
             *("oracle", chat.identity, deltas.key, judge.name, asdict(self.settings)),
             *(self.texts, {kind: len(places) for kind, places in self.places.items()}),
+        )
+        self.utility = Utility(
+            *(chat, self.bench, journal, self.setting, self._ordinary_answers),
+            *(text, self.settings.text_tokens),
         )
 
     def __enter__(self) -> Self:
@@ -159,6 +147,10 @@ class Oracle:
     ) -> None:
         self.close()
 
+    def _ordinary_answers(self) -> list[Answer]:
+        places = self.places["ordinary"][: self.settings.divergence_prompts]
+        return self._written(UNTOUCHED, places, until_settled=False)[0]
+
     def close(self) -> None:
         """Put the recipient's weights back, to the bit."""
         self.bench.move(None)
@@ -166,7 +158,7 @@ class Oracle:
     @cached_property
     def before(self) -> Standing:
         """The untouched recipient's refusal rates, every answer written."""
-        return self.standing(Candidate(frozenset()))
+        return self.standing(UNTOUCHED)
 
     @cached_property
     def donor(self) -> Standing:
@@ -177,7 +169,7 @@ class Oracle:
     def first_tokens(self) -> FirstTokens:
         """What first tokens tell, as the answers of recipient and donor have it."""
         known = []
-        for candidate in (Candidate(frozenset()), self.whole):
+        for candidate in (UNTOUCHED, self.whole):
             answers, refused = self._written(candidate, range(len(self.texts)))
             known += [
                 (one.tokens[0], refuses)
@@ -246,8 +238,6 @@ class Oracle:
         return decision
 
     def _judge(self, candidate: Candidate, wanted: Wanted, meter: Meter) -> Decision:
-        tallies: dict[str, Tally] = {}
-        margin: float | None = None
         decision = Decision(candidate, True, "reading", ENOUGH)
         for kind in KINDS:
             limit, count = getattr(wanted, kind), len(self.places[kind])
@@ -257,120 +247,39 @@ class Oracle:
             cut = math.ceil(limit * count - 1e-9) if least else math.floor(limit * count + 1e-9) + 1
             if not 0 < cut <= count:  # whatever the answers
                 continue
-            found = self._look(candidate, kind, cut, meter)
-            stage: Stage = "decoding" if found.written else decision.stage
-            tallies[kind] = found.tally
-            if least:
-                margin = sum(found.margins) / len(found.margins)
-            counted = [tallies.get(one, Tally()) for one in KINDS]
-            decision = Decision(candidate, True, stage, ENOUGH, *counted, margin)
+            begin = partial(
+                SequentialTest.around,
+                cut / count,
+                self.settings.indifference,
+                *(self.settings.error, self.settings.error),
+                n_max=count,
+            )
+            found = look(
+                self._blocks(kind),
+                lambda block: self._reading(candidate, block, meter),
+                lambda places: self._written(candidate, places)[1],
+                begin,
+            )
+            decision = decision.after(kind, found)
             if found.above != least:
                 return replace(decision, passed=False, reason=_reason(kind, found.tally, limit))
         return self._utility(candidate, wanted, decision)
 
-    def _look(self, candidate: Candidate, kind: str, cut: int, meter: Meter) -> Looked:
-        """Read block by block, and write what is open where it matters, until it is clear."""
-        count = len(self.places[kind])
-        begin = partial(
-            SequentialTest.around,
-            cut / count,
-            self.settings.indifference,
-            *(self.settings.error, self.settings.error),
-            n_max=count,
-        )
-        low, high = begin(), begin()  # what is open counted as no refusal, and as one
-        found: dict[int, bool | None] = {}
-        margins: list[float] = []
-        written = False
-        for block in self._blocks(kind):
-            reading = self._reading(candidate, block, meter)
-            margins += reading.margins
-            found |= dict(zip(block, reading.refused(), strict=True))
-            values = [found[place] for place in block]
-            low.add(values.count(True), len(block))
-            high.add(len(block) - values.count(False), len(block))
-            if low.decision == "above" or high.decision == "below":
-                break
-            if (low.decision, high.decision) == ("below", "above"):
-                opened = [place for place, refused in found.items() if refused is None]
-                found |= dict(zip(opened, self._written(candidate, opened)[1], strict=True))
-                low, high, written = begin(), begin(), True
-                for seen in self._blocks(kind)[: len(found) // self.settings.block + 1]:
-                    values = [found[place] for place in seen if place in found]
-                    low.add(values.count(True), len(values))
-                    high.add(values.count(True), len(values))
-                if low.decision != "undecided":
-                    break
-        values = list(found.values())
-        tally = Tally(values.count(True), values.count(None), len(values))
-        return Looked(low.decision == "above", tally, tuple(margins), written)
-
     def _utility(self, candidate: Candidate, wanted: Wanted, decision: Decision) -> Decision:
         """Measure what has a limit, and say whether it is kept."""
         if wanted.divergence is not None:
-            value = self.divergence(candidate)
+            value = self.utility.divergence(candidate)
             decision = replace(decision, stage="utility", divergence=value)
             if value > wanted.divergence:
                 text = f"A KL of {value:.3f} nats, where {wanted.divergence:g} is allowed."
                 return replace(decision, passed=False, reason=text)
         if wanted.perplexity is not None:
-            value = self.perplexity(candidate)
+            value = self.utility.perplexity(candidate)
             decision = replace(decision, stage="utility", perplexity=value)
             if value > wanted.perplexity:
                 text = f"A perplexity ratio of {value:.3f}, where {wanted.perplexity:g} is allowed."
                 return replace(decision, passed=False, reason=text)
         return decision
-
-    def divergence(self, candidate: Candidate) -> float:
-        """Return the mean KL a token from the untouched recipient along its ordinary answers.
-
-        Raises:
-            PromptError: there are no ordinary prompts.
-        """
-        from demur.measure.utility import divergence
-
-        key = content_key("divergence", self.setting, candidate.key)
-        known = self.journal.fact(key)
-        if known is None:
-            reference = self._reference
-            self.bench.move(candidate)
-            values = divergence(self.chat, reference)
-            known = sum(values) / len(values)
-            self.journal.keep_fact(key, known)
-        return float(known)
-
-    def perplexity(self, candidate: Candidate) -> float:
-        """Return the perplexity on plain text as a ratio to the untouched recipient's."""
-        from demur.measure.utility import perplexity_ratio
-
-        before, after = self._losses(Candidate(frozenset())), self._losses(candidate)
-        return perplexity_ratio(before, after).value
-
-    def _losses(self, candidate: Candidate) -> list[float]:
-        from demur.measure.utility import load_text, negative_log_likelihoods
-
-        text = self.text or load_text(None)
-        key = content_key("losses", self.setting, candidate.key, text.content)
-        known: list[float] | None = self.journal.fact(key)
-        if known is None:
-            self.bench.move(candidate)
-            known = negative_log_likelihoods(self.chat, text, tokens=self.settings.text_tokens)
-            self.journal.keep_fact(key, known)
-        return known
-
-    @cached_property
-    def _reference(self) -> Reference:
-        from demur.measure.utility import make_reference
-
-        places = self.places["ordinary"][: self.settings.divergence_prompts]
-        if not places:
-            raise PromptError(
-                "There are no ordinary prompts to measure divergence on.",
-                "Give some, or leave the limit out.",
-            )
-        answers, _ = self._written(Candidate(frozenset()), places, until_settled=False)
-        self.bench.move(None)
-        return make_reference(self.chat, answers)
 
     @cached_property
     def _readings(self) -> Readings:
@@ -404,7 +313,7 @@ class Oracle:
 
     def _written(
         self, candidate: Candidate, places: Sequence[int], until_settled: bool = True
-    ) -> tuple[list[Any], list[bool]]:
+    ) -> tuple[list[Answer], list[bool]]:
         """Return some answers, and whether each refuses."""
         if not places:
             return [], []

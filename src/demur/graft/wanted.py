@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from demur.errors import ConfigError
@@ -102,6 +102,23 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What was looked at of one kind of prompts, and what it came to.
+
+    Attributes:
+        above: whether the rate of refusals was found to be at the threshold or above it.
+        tally: what was counted.
+        margins: of the prompts looked at, in logits.
+        written: whether answers had to be written.
+    """
+
+    above: bool
+    tally: Tally
+    margins: tuple[float, ...]
+    written: bool
+
+
+@dataclass(frozen=True)
 class Decision:
     """Whether a candidate passed, and what of it had to be known to say so.
 
@@ -125,6 +142,16 @@ class Decision:
     divergence: float | None = None
     perplexity: float | None = None
     cost: Cost = NO_COST
+
+    def after(self, kind: str, found: Looked) -> Decision:
+        """Return the decision with what was found of one kind of prompts."""
+        stage: Stage = "decoding" if found.written else self.stage
+        if kind == "harmful":
+            margin = sum(found.margins) / len(found.margins)
+            return replace(self, stage=stage, harmful=found.tally, margin=margin)
+        if kind == "twins":
+            return replace(self, stage=stage, twins=found.tally)
+        return replace(self, stage=stage, ordinary=found.tally)
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision as JSON can hold it."""
