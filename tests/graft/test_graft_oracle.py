@@ -107,7 +107,7 @@ def test_decisions_are_those_of_the_full_evaluation(bench: Bench, journal: Journ
 def test_a_clear_failure_is_read_in_part_and_costs_less(bench: Bench, journal: Journal) -> None:
     oracle = bench.oracle(journal)
     wanted = Wanted.of(oracle.before, oracle.donor)
-    _ = oracle.first_tokens, oracle._readings
+    oracle.prepare()
 
     failing = oracle.judge(Candidate(frozenset({"layers.3.gate"}), 0.1), wanted)
     passing = oracle.judge(oracle.whole, wanted)

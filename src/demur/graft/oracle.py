@@ -178,6 +178,10 @@ class Oracle:
             ]
         return FirstTokens.learned(self.chat.tokenizer, known)
 
+    def prepare(self) -> None:
+        """Do now what is done once: what first tokens tell, and the untouched model's reading."""
+        _ = self.first_tokens, self._readings
+
     def standing(self, candidate: Candidate, *, until_settled: bool = True) -> Standing:
         """Return refusal rates over all search prompts, every answer written.
 
