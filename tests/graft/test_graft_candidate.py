@@ -21,13 +21,20 @@ from demur.models.chat_model import ChatModel
 from demur.models.edits import edited
 
 Setting = tuple[Relatives, ChatModel, Deltas]
-TENSORS = {"llama": ("gate", "down_proj", "o_proj"), "phi3": ("gate_up", "qkv", "down_proj")}
+TENSORS = {
+    "llama": ("gate", "down_proj", "o_proj"),
+    "phi3": ("gate_up", "qkv", "down_proj"),
+    "mixtral": ("w1", "w2", "o_proj"),
+}
 
 
 @pytest.fixture(scope="module", params=["llama", "phi3"])
 def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    folder = tmp_path_factory.mktemp("setting")
-    relatives = make_relatives(folder, request.param, tensors=TENSORS[request.param])
+    return make_setting(tmp_path_factory.mktemp("setting"), request.param)
+
+
+def make_setting(folder: Path, kind: str) -> Setting:
+    relatives = make_relatives(folder, kind, tensors=TENSORS[kind])
     chat = relatives.chat()
     anatomy = anatomy_of(chat.model, open_checkpoint(relatives.recipient))
     deltas = find_deltas(
@@ -121,6 +128,26 @@ def test_the_patch_is_what_was_tried(setting: Setting, tmp_path: Path) -> None:
             for name, value in chat.model.named_parameters():
                 assert np.abs(written[name] - value.numpy()).max() < 1e-6
         assert summary.tensors == len(candidate.changes(deltas))
+
+
+def test_experts_that_memory_holds_in_one_tensor_are_tried_too(tmp_path: Path) -> None:
+    from demur.models.chat_model import load_chat_model
+
+    relatives, chat, deltas = make_setting(tmp_path, "mixtral")
+    before = state(chat.model)
+    assert {"layers.0.gate", "layers.1.down"} <= set(deltas.changed)
+    with Workbench(chat.model, deltas) as bench:
+        for number, candidate in enumerate(candidates(deltas)[:5]):
+            patch, folder = tmp_path / f"{number}.safetensors", tmp_path / str(number)
+            changes = candidate.changes(deltas)
+            make_patch(relatives.recipient, changes, patch, base_name="tiny", recipe={}, results={})
+            apply_patch(relatives.recipient, patch, folder)
+            written = load_chat_model(folder, chat.placement, weights="").model
+            bench.move(candidate)
+            for name, value in chat.model.state_dict().items():
+                assert torch.allclose(written.state_dict()[name], value, rtol=0, atol=1e-6)
+            assert not same(state(chat.model), before)
+    assert same(state(chat.model), before)
 
 
 def test_a_graft_adds_what_the_donor_has_and_no_other_module(setting: Setting) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +40,10 @@ class Piece:
     """The change of one part of one tensor.
 
     Attributes:
-        disk, memory: where it is, by the tensor's names; `memory` is None where the model in memory
-            holds it in another form.
+        disk, memory: where it is, by the tensor's names; `memory` is None where it is not known
+            which place in memory it has.
+        expert: number of the expert that it belongs to, where a tensor in memory holds several,
+            one after the other; `memory` is then a part of that expert's matrix.
         shape: of the part.
         norm: Frobenius norm of the change.
         factors: of a matrix; None of a vector, or of several matrices in one.
@@ -50,6 +54,7 @@ class Piece:
     shape: tuple[int, ...]
     norm: float
     factors: Factors | None
+    expert: int | None = None
 
     @property
     def changed(self) -> bool:
@@ -207,7 +212,7 @@ def _delta(
     import numpy as np
 
     pieces = []
-    for place, part in enumerate(module.disk):
+    for part, (memory, expert) in zip(module.disk, _in_memory(module), strict=True):
         for other in (donor, base):
             _require_alike(recipient, other, part.tensor)
         change = _difference(donor, base, part)
@@ -219,13 +224,34 @@ def _delta(
             size = float(np.linalg.norm(_values(donor, part)))
             tolerance = rounding_norm(coarsest, size) if norm else 0.0
             factors = factorise(change, tolerance, most)
-        pieces.append(Piece(part, _in_memory(module, place), change.shape, norm, factors))
+        pieces.append(Piece(part, memory, change.shape, norm, factors, expert))
     return ModuleDelta(module, tuple(pieces))
 
 
-def _in_memory(module: Module, place: int) -> Part | None:
-    """Return the part in memory that holds a part on disk: they correspond one by one, or not."""
-    return module.memory[place] if len(module.memory) == len(module.disk) else None
+def _in_memory(module: Module) -> list[tuple[Part | None, int | None]]:
+    """Return the place in memory of each part on disk, and the number of its expert there.
+
+    Parts correspond one by one, but for experts: those that have a tensor each on disk, named
+    alike but for a number, lie one after the other in one of memory.
+    """
+    alike = [
+        [part for _, part in group]
+        for _, group in groupby(
+            [(re.sub(r"\d+", "#", part.tensor), part) for part in module.disk], lambda one: one[0]
+        )
+    ]
+    if len(module.memory) == len(module.disk):
+        return [(part, None) for part in module.memory]
+    if len(module.memory) != len(alike):
+        return [(None, None)] * len(module.disk)
+    found: list[tuple[Part | None, int | None]] = []
+    for memory, group in zip(module.memory, alike, strict=True):
+        if len(group) == 1:
+            found.append((memory, None))
+        else:
+            own = replace(memory, dim=memory.dim - 1)
+            found += [(own, expert) for expert in range(len(group))]
+    return found
 
 
 def _require_alike(recipient: Checkpoint, other: Checkpoint, name: str) -> None:
@@ -299,12 +325,13 @@ def _module(
     module: Module, rows: Sequence[Mapping[str, Any]], tensor: Callable[[str], NDArray[Any]]
 ) -> ModuleDelta:
     pieces = []
-    for place, (part, row) in enumerate(zip(module.disk, rows, strict=True)):
+    places = zip(module.disk, _in_memory(module), rows, strict=True)
+    for place, (part, (memory, expert), row) in enumerate(places):
         factors = None
         if "exact" in row:
             name = f"{module.name}/{place}"
             up, values, down = (tensor(f"{name}/{each}") for each in ("up", "values", "down"))
             factors = Factors(up, values, down, row["norm"], row["residual"], row["exact"])
         shape = tuple(row["shape"])
-        pieces.append(Piece(part, _in_memory(module, place), shape, row["norm"], factors))
+        pieces.append(Piece(part, memory, shape, row["norm"], factors, expert))
     return ModuleDelta(module, tuple(pieces))

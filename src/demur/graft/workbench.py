@@ -98,9 +98,12 @@ class Workbench:
             self._kept[name] = parameter.detach().clone()
         elif len(pieces) > 1 or not _part(pieces[0]).whole:
             parameter.copy_(self._kept[name])
+        whole = parameter.detach()
         narrow = str(parameter.dtype).removeprefix("torch.") in NARROW
         for piece in pieces:
-            before = select(self._kept[name], _part(piece))
+            kept = self._kept[name]
+            target = whole if piece.expert is None else whole[piece.expert]
+            before = select(kept if piece.expert is None else kept[piece.expert], _part(piece))
             factors = candidate.factors(piece)
             if factors is None:
                 given = candidate.values(piece, before.detach().double().cpu().numpy(), self.deltas)
@@ -112,12 +115,12 @@ class Workbench:
                 )
                 _require_finite(up, name, candidate)  # what it makes of wide dtypes is then finite
                 if _part(piece).whole and parameter.dtype == torch.float32:
-                    torch.addmm(before, up, down, out=parameter.detach())
+                    torch.addmm(before, up, down, out=target)
                     continue
                 after = torch.addmm(before.float(), up, down).to(parameter.dtype)
             if narrow or factors is None:
                 _require_finite(after, name, candidate)
-            assign(parameter, _part(piece), after)
+            assign(target, _part(piece), after)
 
 
 def _require_finite(values: Any, name: str, candidate: Candidate) -> None:
@@ -143,13 +146,16 @@ def _by_tensor(candidate: Candidate | None, deltas: Deltas) -> dict[str, list[Pi
 def _part(piece: Piece) -> Part:
     if piece.memory is None:
         raise ModelError(
-            f"{piece.disk.tensor} is held in memory in another form than on disk.",
-            "Graft other modules than the experts', or write the graft as a patch untried.",
+            f"{piece.disk.tensor} is held in memory in a form that is not known.",
+            "Graft other modules, or write the graft as a patch untried.",
         )
     return piece.memory
 
 
 def _told(candidate: Candidate, pieces: Sequence[Piece]) -> str:
     """Return what tells one content of a tensor from another."""
-    parts = [f"{part.start}:{part.stop}/{part.period}" for part in map(_part, pieces)]
+    parts = [
+        f"{piece.expert} {part.start}:{part.stop}/{part.period}"
+        for piece, part in zip(pieces, map(_part, pieces), strict=True)
+    ]
     return f"{candidate.kind} {candidate.scale!r} {candidate.rank} {' '.join(parts)}"
