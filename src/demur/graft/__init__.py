@@ -1,0 +1,1 @@
+"""Grafting: which parts of an aligned donor carry refusal, found by tracing and by search."""
