@@ -162,6 +162,16 @@ def test_names_saved_without_the_head_are_found():
     assert name_on_disk(model, f"transformer.{bare}", {"other"}) is None
 
 
+def test_names_of_an_older_scheme_are_found():
+    model = tiny("mixtral")
+    old = "model.layers.1.block_sparse_moe.gate.weight"
+    router = "model.layers.1.mlp.gate.weight"
+    assert parameter_named(model, old) is model.get_parameter(router)
+    assert name_on_disk(model, router, {old, "lm_head.weight"}) == old
+    with pytest.raises(ModelError, match="no parameter"):  # a part of one, not the whole
+        parameter_named(model, "model.layers.1.block_sparse_moe.experts.0.w1.weight")
+
+
 @pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
 def test_scales_only_add(scale):
     model, changes = made("llama")

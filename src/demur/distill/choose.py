@@ -7,7 +7,7 @@ instructions: Youden's index with ordinary requests priced in. Test prompts play
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def set_strength(peft: Any, strength: float) -> None:
                 module.scaling[name] = strength
 
 
-def _tensor_on_disk(model: Any, module: str, tensors: Container[str]) -> str:
+def _tensor_on_disk(model: Any, module: str, tensors: Collection[str]) -> str:
     """Return the name in the checkpoint of a module's weight."""
     tensor = name_on_disk(model, f"{module}.weight", tensors)
     if tensor is None:

@@ -69,7 +69,7 @@ def check_config(config: dict[str, Any], name: str, *, trust_remote_code: bool =
     Raises:
         ModelError: it is quantised, of an unknown architecture, or no causal language model.
     """
-    _refuse_quantized(config, name)
+    refuse_quantized(config, name)
     remote = config.get("auto_map")
     if trust_remote_code and isinstance(remote, dict) and "AutoModelForCausalLM" in remote:
         return
@@ -91,7 +91,12 @@ def _architectures(config: dict[str, Any]) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _refuse_quantized(config: dict[str, Any], name: str) -> None:
+def refuse_quantized(config: dict[str, Any], name: str) -> None:
+    """Refuse a model whose config says that its weights are quantised.
+
+    Raises:
+        ModelError: it does; the method is named.
+    """
     text = config.get("text_config")
     quantization = config.get("quantization_config") or (
         text.get("quantization_config") if isinstance(text, dict) else None

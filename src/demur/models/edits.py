@@ -11,11 +11,12 @@ from float64 to the dtype on disk, so that the two may differ in a number's last
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from demur.errors import ConfigError, ModelError
+from demur.models.anatomy.names import DiskNames
 
 if TYPE_CHECKING:
     from demur.checkpoint.changes import Dense, LowRank
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 OUTPUT_HEAD = "lm_head.weight"
 
 
-def name_on_disk(model: Any, parameter: str, tensors: Container[str]) -> str | None:
+def name_on_disk(model: Any, parameter: str, tensors: Collection[str]) -> str | None:
     """Return the name in the checkpoint of a parameter in memory, or None if it has none there.
 
     Args:
         tensors: the names in the checkpoint.
     """
-    bare = parameter.removeprefix(f"{model.base_model_prefix}.")
-    if parameter not in tensors and bare in tensors:  # saved without its head, as gpt2 is
-        return bare
-    return parameter if parameter in tensors else None
+    bare = parameter.removeprefix(f"{model.base_model_prefix}.")  # saved without its head
+    for name in (parameter, bare):
+        if name in tensors:  # also where an adapter's wrapping hides the parameter's own name
+            return name
+    return DiskNames(model, dict.fromkeys(tensors, ())).tensor(parameter)
 
 
 def parameter_named(model: Any, tensor: str) -> Any:
@@ -44,7 +46,8 @@ def parameter_named(model: Any, tensor: str) -> Any:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found = parameters.get(tensor)
     if found is None:
-        found = parameters.get(f"{model.base_model_prefix}.{tensor}")
+        renamed = DiskNames(model, {tensor: ()}).parameter(tensor)
+        found = None if renamed is None else parameters.get(renamed)
     if found is None:
         raise ModelError(
             f"The model in memory has no parameter {tensor}.",

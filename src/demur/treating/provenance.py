@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur.models.config import read_config
+from demur.models.lineage import front_matter
 from demur.models.resolve import ALIASES, ResolvedModel
 from demur.prompts.split import evenly
 from demur.prompts.types import KINDS, SPLITS, Kind, Split, Splits, of_kind
@@ -129,16 +130,3 @@ def is_card_of_demur(path: Path) -> bool:
     """Return whether a README is a card that demur wrote."""
     tags = front_matter(path).get("tags")
     return isinstance(tags, list) and "demur" in tags
-
-
-def front_matter(path: Path) -> dict[str, Any]:
-    """Return what stands between the first two lines of dashes of a card; {} if nothing does."""
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        parts = text.split("---\n", 2)
-        found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}

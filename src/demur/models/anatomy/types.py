@@ -78,7 +78,8 @@ class Layer:
 
     Attributes:
         block: the decoder layer, whose first output is the residual stream.
-        attention, mlp: what adds to the residual stream in it.
+        attention, mlp: what adds to the residual stream in it: where a norm follows, before that;
+            where the submodule adds to the stream by itself, its last projection.
     """
 
     block: str
