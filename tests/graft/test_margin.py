@@ -20,6 +20,7 @@ from demur.graft.openings import (
     opening_tokens,
     openings_for,
 )
+from demur.models.anatomy import anatomy_of
 from demur.models.branches import can_branch, grow
 
 BRANCHING = {
@@ -161,3 +162,41 @@ def test_answers_after_templates_that_leave_the_space_to_the_answer():
     assert leads(tokenizer, [spaced]) and not leads(tokenizer, [tokenizer("I can").input_ids])
     assert opening_tokens(tokenizer, "I cannot", lead=True) == tuple(spaced)
     assert opening_tokens(tokenizer, "I cannot") == tuple(tokenizer("I cannot").input_ids)
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"opt", "lfm2"}))  # without an anatomy
+def test_layers_below_the_lowest_change_are_taken_as_remembered(name):
+    model = tiny(name)
+    blocks = [layer.block for layer in anatomy_of(model).layers]
+    margin = RefusalMargin(model, requests(), openings(), rows=2)
+    margin.remember(blocks)
+    torch.testing.assert_close(margin.from_layer(1), margin(), atol=1e-5, rtol=1e-4)
+    weight = max(model.get_submodule(blocks[1]).parameters(), key=lambda each: each.numel())
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(2.0)
+        after = margin()
+        torch.testing.assert_close(margin.from_layer(1), after, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(margin.from_layer(0), after, atol=1e-5, rtol=1e-4)
+        margin.remember(blocks, every=2)
+        torch.testing.assert_close(margin.from_layer(1), after, atol=1e-5, rtol=1e-4)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+def test_layers_passed_over_are_not_computed():
+    model = tiny("llama")
+    blocks = [layer.block for layer in anatomy_of(model).layers]
+    margin = RefusalMargin(model, requests(), openings())
+    margin.remember(blocks)
+    seen: list[int] = []
+    hook = model.model.layers[0].mlp.register_forward_hook(lambda *_: seen.append(0))
+    try:
+        margin.from_layer(1)
+        assert not seen
+        margin.from_layer(0)
+        assert seen
+    finally:
+        hook.remove()

@@ -15,7 +15,12 @@ that a sampled answer begins with one of them, and the margin their log-odds. DA
 is ours, since refusals of one model begin in several ways, and "I" alone does not tell.
 
 What makes it quick: nothing is decoded. Each request is read once and its openings beside it as a
-tree (`models/branches.py`), behind the common beginning of all requests, which is read once.
+tree (`models/branches.py`), behind the common beginning of all requests, which is read once. And
+where only layers from l on change, the layers below need not be computed again:
+
+    margin.remember([layer.block for layer in anatomy.layers])
+    with edited(chat.model, changes):              # of layers 12 and above
+        after = margin.from_layer(12)
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from demur.graft.openings import Openings
 from demur.models.batch import Batch, plan
 from demur.models.branches import Branched, Tree, can_branch, grow, standing_cache
 from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
+from demur.models.resume import Recording, recorded, resumed
 
 ROWS_CPU, ROWS_GPU = 16, 256
 
@@ -96,6 +102,44 @@ def odds(chances: Any, asked: Asked) -> Any:
     return refuse - chances.where(asked.complying, lowest).logsumexp(-1)
 
 
+def node_logits(model: Any, batch: Branched, cache: Any, *, first: int = 0, times: int = 1) -> Any:
+    """Return (rows, nodes, vocabulary) logits that foretell the tokens of the rows' trees.
+
+    Args:
+        cache: a standing cache, with all columns before `first`.
+        first: the first of the batch's columns that is read.
+        times: how often the batch's rows come one after the other.
+    """
+    width = batch.ids.shape[1] - first
+    nodes = batch.ids.shape[1] - batch.end
+    positions = batch.positions[:, first:].repeat(times, 1)
+    logits = model(
+        batch.ids[:, first:].repeat(times, 1),
+        attention_mask=batch.mask[:, :, first:].repeat(times, 1, 1, 1),
+        past_key_values=cache,
+        use_cache=True,
+        **accepted(model, position_ids=positions),
+        **last_positions(model, width, nodes),
+    ).logits
+    return logits[:, -nodes:]
+
+
+def _every(found: Recording, every: int) -> dict[int, Any]:
+    return dict(list(enumerate(found.entering))[::every])
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What one batch leaves behind: what entered the layers that are kept, by their number."""
+
+    places: list[int]
+    batch: Branched
+    asked: Asked
+    prefix: dict[int, Any]
+    rows: dict[int, Any]
+    as_tuple: bool
+
+
 class RefusalMargin:
     """Margins of one set of requests, computed anew at each call with the weights of the moment.
 
@@ -128,6 +172,8 @@ class RefusalMargin:
         longest = max(map(len, self.requests)) + max(len(tree.tokens) for tree in self.trees)
         self.branches = can_branch(model, longest)
         self.longest = longest
+        self._blocks: tuple[str, ...] = ()
+        self._memories: list[_Memory] = []
 
     def __call__(self, indices: Sequence[int] | None = None) -> Any:
         """Return (requests,) float32 margins on the CPU.
@@ -156,6 +202,69 @@ class RefusalMargin:
         for places, values in self._batches(asked):
             yield [asked[place] for place in places], values
 
+    def remember(self, blocks: Sequence[str], every: int = 1) -> None:
+        """Keep what enters the layers with the weights of the moment, for `from_layer`.
+
+        A layer of a model as wide as 576 costs 2 KiB a token. Nothing is kept of models that are
+        asked with one row an opening.
+
+        Args:
+            blocks: names of the decoder layers, in order.
+            every: keep every so many layers; `from_layer` begins at the next one below.
+        """
+        import torch
+
+        self._blocks, self._memories = tuple(blocks), []
+        if not self.branches:
+            return
+        with torch.inference_mode():
+            with recorded(self.model, blocks) as prefix:
+                cache = shared_cache(self.model, self.requests[0][: self.shared], self.longest)
+            for places in plan(list(map(len, self.requests)), self.rows, alike=True):
+                batch, asked = self._laid_out(places, cache)
+                with recorded(self.model, blocks) as found:
+                    self._logits(batch, cache)
+                self._memories.append(
+                    _Memory(
+                        places,
+                        batch,
+                        asked,
+                        _every(prefix, every),
+                        _every(found, every),
+                        found.as_tuple,
+                    )
+                )
+
+    def from_layer(self, first: int) -> Any:
+        """Return (requests,) float32 margins, layers below `first` taken as remembered.
+
+        Args:
+            first: the lowest layer whose weights are not as they were.
+        """
+        import torch
+
+        if not self._memories:
+            return self()
+        found = torch.empty(len(self.requests))
+        with torch.inference_mode():
+            cache = self._prefix_from(first)
+            for memory in self._memories:
+                start = max(layer for layer in memory.rows if layer <= first)
+                stream = memory.rows[start]
+                with resumed(self.model, self._blocks, start, stream, as_tuple=memory.as_tuple):
+                    logits = self._logits(memory.batch, cache)
+                found[memory.places] = margins_of(logits, memory.asked).cpu()
+        return found
+
+    def _prefix_from(self, first: int) -> Any:
+        memory = self._memories[0]
+        if not memory.prefix:
+            return None
+        start = max(layer for layer in memory.prefix if layer <= first)
+        stream = memory.prefix[start]
+        with resumed(self.model, self._blocks, start, stream, as_tuple=memory.as_tuple):
+            return shared_cache(self.model, self.requests[0][: self.shared], self.longest)
+
     def _batches(self, asked: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
         import torch
 
@@ -170,20 +279,18 @@ class RefusalMargin:
             yield places, values(indices, cache)
 
     def _read(self, indices: Sequence[int], cache: Any) -> Any:
+        batch, asked = self._laid_out(indices, cache)
+        return margins_of(self._logits(batch, cache), asked)
+
+    def _laid_out(self, indices: Sequence[int], cache: Any) -> tuple[Branched, Asked]:
         trees = [self.trees[index] for index in indices]
         requests = [self.requests[index] for index in indices]
         batch = Branched(self.model, requests, trees, 0 if cache is None else self.shared)
-        width = batch.ids.shape[1]
-        logits = self.model(
-            batch.ids,
-            attention_mask=batch.mask,
-            past_key_values=standing_cache(self.model, cache),
-            use_cache=True,
-            **accepted(self.model, position_ids=batch.positions),
-            **last_positions(self.model, width, width - batch.end),
-        ).logits[:, -(width - batch.end) :]
         openings = [self.openings[index] for index in indices]
-        return margins_of(logits, ask(openings, trees, logits.device))
+        return batch, ask(openings, trees, self.model.device)
+
+    def _logits(self, batch: Branched, cache: Any) -> Any:
+        return node_logits(self.model, batch, standing_cache(self.model, cache))
 
     def _read_rows(self, indices: Sequence[int], cache: Any) -> Any:
         """Ask with one row an opening."""

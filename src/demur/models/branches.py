@@ -112,8 +112,8 @@ def standing_cache(model: Any, cache: Any) -> Any:
     """Return a cache that stands before any number of rows and keeps nothing of theirs.
 
     Args:
-        cache: of one row or of as many as are to come, or None for an empty one. It is not
-            changed, however often it is used.
+        cache: of one row, or of some that come again and again in the same order; None for an
+            empty one. It is not changed, however often it is used.
     """
     from transformers import DynamicCache
 
@@ -130,7 +130,9 @@ def _seen(layers: Sequence[Any], keys: Any, values: Any, layer_idx: int, *_: Any
     layer, rows = layers[layer_idx], len(keys)
     if not layer.is_initialized or not layer.keys.shape[2]:
         return keys, values
-    return (
-        torch.cat([layer.keys.expand(rows, -1, -1, -1), keys], 2),
-        torch.cat([layer.values.expand(rows, -1, -1, -1), values], 2),
-    )
+    standing = (layer.keys, layer.values)
+    if len(layer.keys) == 1:
+        before = [each.expand(rows, -1, -1, -1) for each in standing]
+    else:
+        before = [each.repeat(rows // len(each), 1, 1, 1) for each in standing]
+    return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
