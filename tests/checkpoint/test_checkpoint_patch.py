@@ -487,6 +487,24 @@ def test_copying_without_the_kernels_help(tmp_path, monkeypatch, supported):
     assert (tmp_path / "b").read_bytes() == bytes(range(100))
 
 
+def test_where_a_quicker_sum_errs_the_slower_one_is_taken(patched, tmp_path, monkeypatch):
+    model, summary, applied = patched
+    quick = arithmetic.quick_low_rank_sum
+    calls = []
+
+    def wrong(up, down):
+        calls.append(len(up))
+        return quick(up, down) + 1
+
+    monkeypatch.setattr("demur.checkpoint.patch_rewrites.quick_low_rank_sum", wrong)
+    again = apply_patch(model, summary.path, tmp_path / "again")
+    assert again.exact
+    assert files(again.folder) == files(applied.folder)
+    assert revert_patch(again.folder, summary.path, tmp_path / "back").exact
+    assert files(tmp_path / "back") == files(model)
+    assert calls == [6, 6]
+
+
 def test_rounding_that_differs_is_said(patched, tmp_path, monkeypatch):
     model, summary, _ = patched
     add = arithmetic.add

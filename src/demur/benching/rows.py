@@ -23,13 +23,13 @@ from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
-from demur.distilling.treatment import TRAINING, Prepare, choosing_probes, teach
+from demur.distilling.treatment import TRAINING, Prepare, teach
 from demur.errors import ConfigError
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Splits
 from demur.run.journal import content_key
-from demur.treating.stages import Context
+from demur.treating.stages import Context, choosing_probes
 
 DIRECTION_PROMPTS = 128  # a side
 DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
@@ -206,8 +206,8 @@ def _scaled(
 @contextmanager
 def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     """The change of the row `sft`, each matrix in another direction of the same size."""
-    from demur.distill.baselines.noise import noise
     from demur.distill.choose import low_rank_changes
+    from demur.models.changes.noise import noise
     from demur.models.edits import changes_hash, edited
 
     with ROWS["sft"].treat(bench, seed) as trained:
@@ -222,7 +222,7 @@ def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
 
 @contextmanager
 def _arithmetic(bench: Bench, seed: int) -> Iterator[TreatedChat]:
-    from demur.distill.baselines.arithmetic import task_arithmetic
+    from demur.models.changes.arithmetic import task_arithmetic
     from demur.models.resolve import resolve
 
     if bench.config.donor is None:

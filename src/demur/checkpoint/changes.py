@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 from demur.checkpoint import arithmetic, corrections
 from demur.checkpoint.arithmetic import BIT_TYPES, Bits
 from demur.checkpoint.header import TensorRange
-from demur.checkpoint.index import NONFINITE_BITS, NUMPY_TYPES, new_digest, read_exactly
+from demur.checkpoint.index import (
+    NONFINITE_BITS,
+    NUMPY_TYPES,
+    blocks_of,
+    new_digest,
+    read_exactly,
+)
 from demur.checkpoint.manifest import Entry, payload_hash
+from demur.checkpoint.rewrite import Rewrite
 from demur.errors import CheckpointError
 
 BLOCK_ELEMENTS = 1 << 18
@@ -44,6 +51,10 @@ class Dense:
     """
 
     values: NDArray[Any]
+
+
+Change = LowRank | Dense | Rewrite
+"""What a patch can be made of; a `Rewrite` gives new bits block by block."""
 
 
 class Spool:
@@ -76,7 +87,7 @@ class Spool:
         self._digest, self._size = hashlib.sha256(), 0
 
 
-def add_entry(spool: Spool, tensor: TensorRange, base_hash: str, change: LowRank | Dense) -> Entry:
+def add_entry(spool: Spool, tensor: TensorRange, base_hash: str, change: Change) -> Entry:
     """Write a change's payload to the spool and return its entry.
 
     Args:
@@ -102,6 +113,8 @@ def add_entry(spool: Spool, tensor: TensorRange, base_hash: str, change: LowRank
         corrections=0,
         rows_per_block=0,
     )
+    if isinstance(change, Rewrite):
+        return _add_rewrite(spool, tensor, entry, change)
     if isinstance(change, Dense):
         return _add_dense(spool, tensor, entry, change)
     return _add_low_rank(spool, tensor, entry, change)
@@ -122,10 +135,9 @@ def _add_low_rank(spool: Spool, tensor: TensorRange, entry: Entry, change: LowRa
         for row in range(0, rows, step):
             height = min(step, rows - row)
             base = _read_block(file, tensor, row * columns, (height, columns))
-            delta = arithmetic.low_rank_sum(wide_up[row : row + height], wide_down)
-            result = arithmetic.add(base, delta, tensor.dtype)
+            rows_up = wide_up[row : row + height]
+            result, reverted = arithmetic.there_and_back(base, rows_up, wide_down, tensor.dtype)
             _require_finite(tensor, base, result)
-            reverted = arithmetic.subtract(result, delta, tensor.dtype)
             record, count = corrections.encode(reverted, base)
             spool.write(record)
             digest.update(result.tobytes())
@@ -199,6 +211,28 @@ def _add_dense(spool: Spool, tensor: TensorRange, entry: Entry, change: Dense) -
             spool.write((base ^ result).tobytes())
             digest.update(result.tobytes())
             changed += int(np.count_nonzero(base != result))
+    part = spool.finish(f"{tensor.name}.xor")
+    return dataclasses.replace(
+        entry, result_hash=digest.hexdigest(), payload_hash=payload_hash([part]), changed=changed
+    )
+
+
+def _add_rewrite(spool: Spool, tensor: TensorRange, entry: Entry, change: Rewrite) -> Entry:
+    kind = np.dtype(f"<u{tensor.bytes // tensor.elements}") if tensor.elements else np.dtype("u1")
+    digest, changed = new_digest(tensor.dtype, tensor.shape), 0
+    with (
+        tensor.shard.open("rb", buffering=0) as file,
+        tensor.shard.open("rb", buffering=0) as again,
+    ):
+        bases = blocks_of(tensor, change.step, again)
+        for block, (_, base) in zip(
+            change.run(blocks_of(tensor, change.step, file)), bases, strict=True
+        ):
+            data = memoryview(block).cast("B")
+            flips = np.frombuffer(data, kind) ^ np.frombuffer(base, kind)
+            spool.write(flips.tobytes())
+            digest.update(data)
+            changed += int(np.count_nonzero(flips))
     part = spool.finish(f"{tensor.name}.xor")
     return dataclasses.replace(
         entry, result_hash=digest.hexdigest(), payload_hash=payload_hash([part]), changed=changed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +21,17 @@ from numpy.typing import NDArray
 
 from demur.checkpoint.foreign import no_safetensors
 from demur.checkpoint.header import TensorRange, broken, read_header
+from demur.checkpoint.stamps import Stamp, stamp_of, steady
 from demur.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CHUNK_BYTES = 1 << 22
-HASHING_THREADS = 4
+BLOCK_BYTES = 1 << 20  # larger ones leave the processor's cache between reading and hashing
+THREADS = 4
+
+Blocks = Iterator[tuple[int, memoryview]]
+"""Where each block begins, in bytes of its tensor, and the block, until the next is asked for."""
 
 NUMPY_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "C64": "<c8", "BOOL": "?",
@@ -155,6 +161,39 @@ def stream(tensor: TensorRange, chunk_bytes: int = CHUNK_BYTES) -> Iterator[byte
             yield read_exactly(file, start, min(chunk_bytes, tensor.stop - start))
 
 
+def read_into(file: IO[bytes], start: int, block: memoryview) -> None:
+    """Fill `block` with the bytes from position `start` on; `file` has no buffer.
+
+    Raises:
+        CheckpointError: the file ends before.
+    """
+    file.seek(start)
+    filled = 0
+    while filled < len(block):
+        count = file.readinto(block[filled:])  # type: ignore[attr-defined]
+        if not count:
+            raise broken(Path(file.name), f"it ends before byte {start + len(block)}")
+        filled += count
+
+
+def blocks_of(tensor: TensorRange, step: int, file: IO[bytes]) -> Blocks:
+    """Yield the bytes of a tensor in order, in blocks of `step`, all in one buffer.
+
+    Args:
+        tensor: where it lies.
+        step: bytes of a block; the last one may be shorter.
+        file: its shard, or a copy of it, opened without a buffer.
+
+    Raises:
+        CheckpointError: the file ends early.
+    """
+    buffer = memoryview(bytearray(min(step, tensor.bytes)))
+    for offset in range(0, tensor.bytes, step):
+        block = buffer[: min(step, tensor.bytes - offset)]
+        read_into(file, tensor.start + offset, block)
+        yield offset, block
+
+
 def new_digest(dtype: str, shape: Iterable[int]) -> Digest:
     """Return a SHA-256 that has taken in dtype and shape, and waits for the tensor's bytes."""
     head = json.dumps([dtype, list(shape)], separators=(",", ":"))
@@ -169,17 +208,56 @@ def tensor_hash(checkpoint: Checkpoint, name: str) -> str:
     """
     tensor = checkpoint.tensor(name)
     digest = new_digest(tensor.dtype, tensor.shape)
-    for chunk in stream(tensor):
-        digest.update(chunk)
+    with tensor.shard.open("rb", buffering=0) as file:
+        for _, block in blocks_of(tensor, BLOCK_BYTES, file):
+            digest.update(block)
     return digest.hexdigest()
 
 
+# A model is hashed when it is looked at, when a patch of it is made and when it is applied.
+_remembered: dict[Stamp, dict[str, str]] = {}
+
+
+def known_hashes(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return `tensor_hash` of the tensors that this process has hashed, if they are unchanged."""
+    found: dict[str, str] = {}
+    for shard in checkpoint.shards:
+        hashes = _remembered.get(stamp_of(shard), {})
+        found |= {
+            name: hashes[name]
+            for name, tensor in checkpoint.tensors.items()
+            if tensor.shard == shard and name in hashes
+        }
+    return found
+
+
+def remember_hashes(checkpoint: Checkpoint, hashes: Mapping[str, str]) -> None:
+    """Keep hashes for `known_hashes`, where later changes of the files would show."""
+    now = time.time_ns()
+    for shard in checkpoint.shards:
+        stamp = stamp_of(shard)
+        if stamp.settled(now):
+            _remembered[stamp] = {
+                name: hashes[name]
+                for name, tensor in checkpoint.tensors.items()
+                if tensor.shard == shard
+            }
+
+
 def tensor_hashes(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return `tensor_hash` of every tensor by name, computed on a few threads."""
-    names = list(checkpoint.tensors)
-    with ThreadPoolExecutor(min(HASHING_THREADS, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(lambda name: tensor_hash(checkpoint, name), names)
-        return dict(zip(names, hashes, strict=True))
+    """Return `tensor_hash` of every tensor by name, computed on a few threads, once a process.
+
+    Raises:
+        CheckpointError: a file ends early, or changes while it is read.
+    """
+    with steady(checkpoint.shards):
+        known = known_hashes(checkpoint)
+        names = [name for name in checkpoint.tensors if name not in known]
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda name: tensor_hash(checkpoint, name), names)
+            known |= dict(zip(names, found, strict=True))
+    remember_hashes(checkpoint, known)
+    return {name: known[name] for name in checkpoint.tensors}
 
 
 def combined_hash(hashes: Mapping[str, str]) -> str:

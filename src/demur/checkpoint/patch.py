@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from demur.checkpoint.changes import Dense, LowRank, Spool, add_entry
+from demur.checkpoint.changes import Change, LowRank, Spool, add_entry
 from demur.checkpoint.header import layout
 from demur.checkpoint.index import Checkpoint, combined_hash, open_checkpoint, tensor_hashes
 from demur.checkpoint.manifest import KEY, Manifest, demur_version, plain, read_patch
@@ -50,7 +50,7 @@ class PatchSummary:
 
 def make_patch(
     base_folder: Path,
-    changes: Mapping[str, LowRank | Dense],
+    changes: Mapping[str, Change],
     output: Path,
     *,
     base_name: str,
@@ -136,7 +136,7 @@ def _summary(path: Path, manifest: Manifest, tied: tuple[str, ...]) -> PatchSumm
 
 
 def _names(
-    checkpoint: Checkpoint, changes: Mapping[str, LowRank | Dense]
+    checkpoint: Checkpoint, changes: Mapping[str, Change]
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return the tensors to change in the order of the files, and the tied ones left aside."""
     tied = []

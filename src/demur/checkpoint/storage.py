@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import IO
 from demur.errors import CheckpointError
 
 COPY_BYTES = 1 << 22
+FICLONE = 0x40049409  # linux/fs.h
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_KERNEL_COPY = (
     errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM,
 )  # fmt: skip
+NO_CLONE = (*NO_KERNEL_COPY, errno.ENOTTY, errno.ETXTBSY, errno.EISDIR)
 
 
 @contextmanager
@@ -92,8 +95,11 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
+def whole_folder(output: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give an empty folder to fill; when the block ends well it becomes `output`.
+
+    A process that is killed leaves `output` absent or whole; so does a machine that loses power
+    if it is `durable`, that is, if the disk is waited for.
 
     Raises:
         CheckpointError: `output` is taken, as in `require_empty`.
@@ -104,14 +110,16 @@ def whole_folder(output: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            _sync(path)
-        _sync(temporary)
+        if durable:
+            for path in sorted(temporary.rglob("*")):
+                _sync(path)
+            _sync(temporary)
         require_empty(output)
         if output.exists():
             output.rmdir()
         os.rename(temporary, output)
-        _sync(output.parent)
+        if durable:
+            _sync(output.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -120,6 +128,26 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file's bytes to a new file, sharing blocks where the file system can."""
     with source.open("rb") as reader, target.open("xb") as writer:
         copy_range(reader, writer, 0, os.fstat(reader.fileno()).st_size)
+
+
+def clone_file(source: Path, target: Path) -> bool:
+    """Make a new file that shares all blocks with another, where the file system can do that.
+
+    Returns False, and makes no file, where it cannot.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
+        except OSError as error:
+            target.unlink()
+            if error.errno in NO_CLONE:
+                return False
+            raise
+    return True
 
 
 def copy_range(reader: IO[bytes], writer: IO[bytes], start: int, count: int) -> None:

@@ -17,36 +17,15 @@ from demur.checkpoint.index import open_checkpoint
 from demur.console import Narrator
 from demur.errors import ModelError
 from demur.judge.verdict import Judge
-from demur.measure.protocol import Probe, measure_probe
+from demur.measure.protocol import Probe
+from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.models.edits import name_on_disk
 from demur.run.journal import Journal, content_key
-from demur.stats import Rate, rate
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Refusal rates on validation prompts; n is 0 where they were not asked."""
-
-    harmful: Rate
-    twins: Rate
-    ordinary: Rate
-
-    @property
-    def score(self) -> float:
-        """Harmful refused less twins refused less ordinary refused; what was not asked is 0."""
-        sides = (self.harmful, self.twins, self.ordinary)
-        harmful, twins, ordinary = (one.value if one.n else 0.0 for one in sides)
-        return harmful - twins - ordinary
-
-    @property
-    def benign(self) -> Rate:
-        """Twins and ordinary instructions together."""
-        return rate(self.twins.count + self.ordinary.count, self.twins.n + self.ordinary.n)
-
-
-@dataclass(frozen=True)
-class Candidate(Rates):
+class Candidate(Option):
     """One checkpoint at one strength."""
 
     checkpoint: Path
@@ -150,25 +129,6 @@ def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
 
     adapter = file_sha256(checkpoint / "adapter_model.safetensors")
     return replace(chat, weights=content_key(chat.weights, adapter, strength))
-
-
-def refusal_rates(
-    chat: ChatModel,
-    probes: Mapping[str, Probe],
-    journal: Journal,
-    judge: Judge,
-    narrator: Narrator,
-    label: str,
-) -> tuple[Rate, Rate, Rate]:
-    """Return how often the chat refuses harmful, twins and ordinary; n = 0 where not asked."""
-    rates = []
-    for key in ("harmful", "twins", "ordinary"):
-        if key in probes:
-            judged = measure_probe(chat, probes[key], journal, judge, narrator, label)
-            rates.append(rate(sum(judged.refused), len(judged.refused)))
-        else:
-            rates.append(rate(0, 0))
-    return rates[0], rates[1], rates[2]
 
 
 def choose(

@@ -15,17 +15,12 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
 from demur.judge.names import Means
-from demur.measure.protocol import Probe, standard_probes
 from demur.models.chat_model import ChatModel
-from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
-from demur.treating.config import TreatmentConfig
 from demur.treating.pipeline import Treated, Treatment
-from demur.treating.stages import Context
+from demur.treating.stages import Context, choosing_probes
 
-# Candidates differ in whether an answer begins with the refusal, which is seen in so many tokens.
-CHOOSING_TOKENS = 8
 TRAINING = "Training"
 CHOOSING = "Choosing the stopping point and the strength on validation prompts"
 Prepare = Callable[
@@ -170,19 +165,6 @@ def teach(
     load_adapter(wrapped, chosen.checkpoint)
     set_strength(wrapped, chosen.strength)
     return Taught(chosen, tuple(tried))
-
-
-def choosing_probes(config: TreatmentConfig, splits: Splits) -> dict[str, Probe]:
-    """Return the validation probes that candidates are compared on, by key."""
-    probes = standard_probes(
-        evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
-        evenly(splits.twins("validation"), config.validation_pairs, config.seed),
-        evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
-        split="validation",
-        tokens=min(config.answer_tokens, CHOOSING_TOKENS),
-        prefilled=0,
-    )
-    return {probe.key: probe for probe in probes}
 
 
 def _steps(

@@ -1,1 +1,1 @@
-"""Grafting: which parts of an aligned donor carry refusal, found by tracing and by search."""
+"""Grafting: the parts of an aligned donor that carry refusal are found and put into a recipient."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from demur.checkpoint import read_patch, update_results
 from demur.checkpoint.patch import PatchSummary
-from demur.distill.choose import Candidate
 from demur.measure.result import FILE, FORMAT, write_result
 from demur.measure.scorecard import Scorecard
+from demur.measure.validation import Option
 from demur.models.cache import file_sha256
 from demur.models.resolve import ResolvedModel
 from demur.prompts.types import Splits
@@ -147,7 +147,7 @@ def _patch_facts(summary: PatchSummary, treated: Treated) -> PatchFacts:
     )
 
 
-def _training_row(candidate: Candidate, chosen: Candidate) -> TrainingRow:
+def _training_row(candidate: Option, chosen: Option) -> TrainingRow:
     note = f"harmful less benign {candidate.score:+.3f}"
     return TrainingRow(
         candidate.label, note, candidate.harmful, candidate.benign, candidate is chosen
@@ -179,7 +179,7 @@ def _result(
     content: ReportContent,
     scorecard: Scorecard,
     summary: PatchSummary,
-    chosen: Candidate,
+    chosen: Option,
 ) -> dict[str, Any]:
     """Return `result.json`; only `cost` differs when the same run is made again."""
     resolved, placement = context.resolved, context.placement

@@ -18,10 +18,10 @@ from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_chec
 from demur.checkpoint.changes import Dense, LowRank
 from demur.checkpoint.patch import PatchSummary, read_summary
 from demur.console import Narrator
-from demur.distill.choose import Candidate
 from demur.errors import Interrupted
 from demur.judge import OpeningJudge
 from demur.measure.scorecard import Scorecard
+from demur.measure.validation import Option
 from demur.models.chat_model import ChatModel
 from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
@@ -58,8 +58,8 @@ class Treated:
     """
 
     changes: Callable[[], Mapping[str, LowRank | Dense]]
-    chosen: Candidate
-    tried: tuple[Candidate, ...]
+    chosen: Option
+    tried: tuple[Option, ...]
     steps: tuple[str, ...]
     rank: int | None
 

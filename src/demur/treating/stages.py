@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from demur.console import Narrator
-from demur.distill.choose import Candidate
 from demur.judge import Judge
 from demur.measure.protocol import (
     Judged,
@@ -22,6 +21,7 @@ from demur.measure.protocol import (
     standard_probes,
 )
 from demur.measure.scorecard import CurvePoint, Scorecard, Utility
+from demur.measure.validation import Option
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import Placement
 from demur.models.memory import give_back_freed_memory
@@ -34,6 +34,8 @@ from demur.run.journal import content_key
 from demur.treating.config import TreatmentConfig
 
 DIVERGENCE_PROMPTS = 60
+# Options differ in whether an answer begins with the refusal, which is seen in so many tokens.
+CHOOSING_TOKENS = 8
 
 
 @dataclass
@@ -113,6 +115,19 @@ def reported_probes(config: TreatmentConfig, splits: Splits) -> tuple[Probe, ...
     )
 
 
+def choosing_probes(config: TreatmentConfig, splits: Splits) -> dict[str, Probe]:
+    """Return the validation probes that candidates are compared on, by key."""
+    probes = standard_probes(
+        evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
+        evenly(splits.twins("validation"), config.validation_pairs, config.seed),
+        evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
+        split="validation",
+        tokens=min(config.answer_tokens, CHOOSING_TOKENS),
+        prefilled=0,
+    )
+    return {probe.key: probe for probe in probes}
+
+
 def measure(context: Context, chat: ChatModel, probes: tuple[Probe, ...], label: str) -> Side:
     """Put all probes and the perplexity text to one model; what is in the journal is not redone."""
     from demur.measure.utility import load_text, negative_log_likelihoods
@@ -165,8 +180,8 @@ def scorecard(
     before: Side,
     after: Side,
     divergence: list[float],
-    chosen: Candidate,
-    tried: Sequence[Candidate],
+    chosen: Option,
+    tried: Sequence[Option],
 ) -> Scorecard:
     from demur.measure.utility import load_text, perplexity, perplexity_ratio
     from demur.stats import mean

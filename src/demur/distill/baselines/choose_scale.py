@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from demur.distill.choose import Rates, refusal_rates
+from demur.measure.validation import Rates, refusal_rates
 from demur.models.edits import changes_hash, edited, require_scale
 from demur.run.journal import content_key
 

@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from demur.distill.baselines.scaling import Lazy, before_and_after
+from demur.models.changes.scaling import Lazy, before_and_after
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.random import Generator
 
     from demur.checkpoint.changes import Dense, LowRank
 
@@ -25,6 +27,14 @@ def norm(change: LowRank) -> float:
 
     up, down = change.up.astype(np.float64), change.down.astype(np.float64)
     return float(np.sqrt(max(0.0, float(((up.T @ up) * (down @ down.T)).sum()))))
+
+
+def generator_for(seed: int, name: str) -> Generator:
+    """Return the random numbers of one tensor, which depend on the seed and its name alone."""
+    import numpy as np
+
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def noise(
@@ -63,8 +73,7 @@ class _Noise(Lazy):
         from demur.checkpoint.index import open_checkpoint, read_tensor
 
         change = self.changes[name]
-        seed = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(seed[:8], "big"))
+        generator = generator_for(self.seed, name)
         if isinstance(change, LowRank) and not self.full_rank:
             up = generator.standard_normal(change.up.shape)
             down = generator.standard_normal(change.down.shape)

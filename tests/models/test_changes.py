@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 from tests.tiny import tiny_llama
 
 from demur.checkpoint import Dense, LowRank, apply_patch, make_patch, open_checkpoint, read_tensor
-from demur.distill.baselines.arithmetic import task_arithmetic
-from demur.distill.baselines.noise import noise, norm
-from demur.distill.baselines.scaling import scaled
 from demur.errors import CheckpointError, ConfigError
+from demur.models.changes.arithmetic import task_arithmetic
+from demur.models.changes.noise import noise, norm
+from demur.models.changes.scaling import scaled
 
 MATRIX = "model.layers.0.mlp.down_proj.weight"
 OTHER = "model.layers.1.mlp.down_proj.weight"

@@ -8,12 +8,12 @@ one at a time, when they are asked for, so that neither model need fit into memo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demur.distill.baselines.scaling import Lazy
 from demur.errors import CheckpointError
+from demur.models.changes.scaling import Lazy
 from demur.models.edits import require_scale
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def task_arithmetic(
 
     require_scale(scale)
     ours, theirs = open_checkpoint(base), open_checkpoint(donor)
-    _require_same_shape(ours, theirs)
+    require_same_shape(ours, theirs)
     names = list(ours.tensors)
     if tensors is not None:
         for name in tensors:
@@ -54,14 +54,7 @@ def task_arithmetic(
             f"{donor} has the same weights as {base} in all {len(names)} tensors asked for.",
             "Give a donor that was aligned, or name other tensors.",
         )
-    for name in differing:
-        kinds = {ours.tensors[name].dtype, theirs.tensors[name].dtype}
-        if not kinds <= set(COMPUTED):
-            raise CheckpointError(
-                f"{name} differs and is stored as {' and '.join(sorted(kinds))}, which cannot be "
-                "computed with.",
-                "Use both models in F32, F16 or BF16.",
-            )
+    require_computed(differing, ours, theirs)
     return _Between(ours, theirs, scale, differing)
 
 
@@ -81,7 +74,28 @@ class _Between(Lazy):
         return Dense(own + self.scale * (other - own) if self.scale != 1 else other)
 
 
-def _require_same_shape(base: Checkpoint, donor: Checkpoint) -> None:
+def require_computed(names: Iterable[str], *checkpoints: Checkpoint) -> None:
+    """Check that tensors are stored as numbers that can be computed with.
+
+    Raises:
+        CheckpointError: one is not.
+    """
+    for name in names:
+        kinds = {one.tensors[name].dtype for one in checkpoints}
+        if not kinds <= set(COMPUTED):
+            raise CheckpointError(
+                f"{name} differs and is stored as {' and '.join(sorted(kinds))}, which cannot be "
+                "computed with.",
+                "Use all models in F32, F16 or BF16.",
+            )
+
+
+def require_same_shape(base: Checkpoint, donor: Checkpoint) -> None:
+    """Check that a donor has the tensors of the base, in their shapes.
+
+    Raises:
+        CheckpointError: it has not.
+    """
     missing = [name for name in base.tensors if name not in donor.tensors]
     extra = [name for name in donor.tensors if name not in base.tensors]
     if missing or extra:

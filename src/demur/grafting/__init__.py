@@ -1,0 +1,1 @@
+"""`demur graft`: what carries refusal in a donor, put into a relative."""

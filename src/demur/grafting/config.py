@@ -1,0 +1,76 @@
+"""The choices of `demur graft`: those of every treatment, the donor, and how the graft is found.
+
+Three modes, each labelled as what it is:
+
+* `paper`: DAPA as published (Luo et al. 2024, arXiv 2406.01514). The donor's own MLP gates in place
+  of the recipient's, the smallest set that delta debugging finds, in the order of the trace.
+* `released`: what the paper's code does. The whole MLP of a fixed middle range of layers is
+  swapped; nothing is traced or searched.
+* `open`: whatever is best under the budget: any module, at any scale and rank, of what the donor
+  changed.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, ClassVar, Literal, get_args
+
+from cyclopts import Group, Parameter
+
+from demur.treating.config import TreatmentConfig
+
+GRAFT = Parameter(group=Group.create_ordered("Graft"))
+MODE = Literal["open", "paper", "released"]
+SEARCH = Literal["cdd", "ddmin", "weighted", "prefix"]
+SCALES = (0.7, 1.0, 1.4)
+RANKS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class GraftConfig(TreatmentConfig):
+    """The choices of a graft; each has a flag of the same name.
+
+    Raises:
+        ConfigError: a value makes no sense, such as a negative number of prompts.
+
+    Attributes:
+        donor: the aligned relative: hub id, folder, GGUF file, adapter, or a patch that demur wrote.
+        base: the model that both come from; with it, only what aligning changed is grafted.
+        mode: open (the best under the budget), paper (gates, swapped) or released (middle MLPs).
+        kinds: modules that are looked at; by default all, and the gates in paper mode.
+        search: how a small set is found: cdd, ddmin, weighted or prefix.
+        max_share: the most that the patch may hold, as a share of the recipient's parameters.
+        scales: factors on the donor's change that are tried; never negative.
+        ranks: ranks of the donor's change that are tried.
+        search_pairs: pairs that candidates are compared on while searching.
+        enough: the share of the donor's gain on harmful requests that the search must keep.
+    """
+
+    verb: ClassVar[str] = "graft"
+    positive: ClassVar[tuple[str, ...]] = (*TreatmentConfig.positive, "search_pairs")
+
+    _: KW_ONLY
+    donor: Annotated[str, GRAFT] = ""
+    mode: Annotated[MODE, GRAFT] = "open"
+    kinds: Annotated[tuple[str, ...], GRAFT, Parameter(consume_multiple=True)] = ()
+    search: Annotated[SEARCH, GRAFT] = "cdd"
+    max_share: Annotated[float, GRAFT] = 0.01
+    scales: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SCALES
+    ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
+    search_pairs: Annotated[int, GRAFT] = 48
+    enough: Annotated[float, GRAFT] = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "scales", "ranks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+        from demur.models.anatomy.types import KINDS
+
+        self._require("donor", "given", bool(self.donor))
+        self._require("mode", f"one of {', '.join(get_args(MODE))}", self.mode in get_args(MODE))
+        self._require(
+            "search", f"one of {', '.join(get_args(SEARCH))}", self.search in get_args(SEARCH)
+        )
+        self._require("kinds", f"among {', '.join(KINDS)}", set(self.kinds) <= set(KINDS))
+        self._require("max_share", "above 0, at most 1", 0 < self.max_share <= 1)
+        self._require("scales", "above 0, each", all(0 < one for one in self.scales))
+        self._require("ranks", "at least 1, each", all(one >= 1 for one in self.ranks))
+        self._require("enough", "above 0, at most 1", 0 < self.enough <= 1)
