@@ -9,12 +9,14 @@ attention).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from demur.models.forward import can_share_prefix
+
+KeysValues = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,24 @@ class Branched:
         end: the column of the prompts' last tokens, node 0 of every tree.
         starts: the column of each prompt's first token.
         shared: tokens of the prefix.
+
+    Args:
+        longest: tokens of a longest prompt to pad to, where others are to stand beside these.
     """
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], trees: Sequence[Tree], shared: int
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        trees: Sequence[Tree],
+        shared: int,
+        longest: int = 0,
     ) -> None:
         import torch
 
         own = [prompt[shared:] for prompt in prompts]
-        longest, nodes = max(map(len, own)), max(len(tree.tokens) for tree in trees)
+        longest = max([longest - shared, *map(len, own)])
+        nodes = max(len(tree.tokens) for tree in trees)
         width = longest + nodes
         self.shared, self.end = shared, longest - 1
         self.starts = [longest - len(row) for row in own]
@@ -108,31 +119,54 @@ class Branched:
         self.mask = self.mask.to(model.device)
 
 
-def standing_cache(model: Any, cache: Any) -> Any:
+def standing_cache(model: Any, cache: Any, keep: dict[int, KeysValues] | None = None) -> Any:
     """Return a cache that stands before any number of rows and keeps nothing of theirs.
 
     Args:
         cache: of one row, or of some that come again and again in the same order; None for an
             empty one. It is not changed, however often it is used.
+        keep: filled, if given, with all keys and values of each layer that is run.
     """
     from transformers import DynamicCache
 
     standing = DynamicCache(config=model.config)
     if cache is not None:
         standing.layers = cache.layers
-    standing.update = partial(_seen, standing.layers)
+    standing.update = partial(_seen, standing.layers, keep)
     return standing
 
 
-def _seen(layers: Sequence[Any], keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> Any:
+def cut_cache(model: Any, kept: Mapping[int, KeysValues], columns: int) -> Any:
+    """Return a standing cache of the first `columns` that `standing_cache` kept of some rows."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    for index, (keys, values) in kept.items():
+        layer = cache.layers[index]
+        layer.keys, layer.values = keys[:, :, :columns], values[:, :, :columns]
+        layer.is_initialized = True
+    return standing_cache(model, cache)
+
+
+def _seen(
+    layers: Sequence[Any],
+    keep: dict[int, KeysValues] | None,
+    keys: Any,
+    values: Any,
+    layer_idx: int,
+    *_: Any,
+    **__: Any,
+) -> Any:
     import torch
 
     layer, rows = layers[layer_idx], len(keys)
-    if not layer.is_initialized or not layer.keys.shape[2]:
-        return keys, values
-    standing = (layer.keys, layer.values)
-    if len(layer.keys) == 1:
-        before = [each.expand(rows, -1, -1, -1) for each in standing]
-    else:
-        before = [each.repeat(rows // len(each), 1, 1, 1) for each in standing]
-    return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+    if layer.is_initialized and layer.keys.shape[2]:
+        standing = (layer.keys, layer.values)
+        if len(layer.keys) == 1:
+            before = [each.expand(rows, -1, -1, -1) for each in standing]
+        else:
+            before = [each.repeat(rows // len(each), 1, 1, 1) for each in standing]
+        keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+    if keep is not None:
+        keep[layer_idx] = (keys, values)
+    return keys, values
