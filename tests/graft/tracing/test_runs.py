@@ -118,14 +118,15 @@ def test_units_do_not_depend_on_their_company():
     np.testing.assert_allclose(together[..., 2:4], alone, atol=1e-4)
 
 
-def test_attribution_is_the_slope_of_the_exact_effect():
+@pytest.mark.parametrize("name", ["llama", "falcon", "phi3"])
+def test_attribution_is_the_slope_of_the_exact_effect(name):
     """Where the corrupted run is close to the clean one, the first order is all there is."""
-    model = tiny("llama")
+    model = tiny(name)
     anatomy = anatomy_of(model)
     traced = pairs(3, 2)
     targets = targets_of(anatomy, ["state", "mlp", "attention", "q", "up"])
     places = places_of(traced, "groups")
-    runs = Runs(model, anatomy, traced, targets, 1e-2)
+    runs = Runs(model, anatomy, traced, targets, 3e-3)
     base = runs.corrupted.numpy()
     effects = exact(runs, places, range(3)) - base
     slopes = attributed(runs, places, range(3)) - base

@@ -104,13 +104,21 @@ class Runs:
         self.states = states
 
     @contextmanager
-    def _outputs(self, keep: Callable[[Any], Any]) -> Iterator[dict[tuple[int, int], Any]]:
-        """Yield what fills with the whole outputs that targets are in, by (target, layer)."""
+    def _outputs(
+        self, keep: Callable[[Any], Any], *, apart: bool = False
+    ) -> Iterator[dict[tuple[int, int], Any]]:
+        """Yield what fills with the whole outputs that targets are in, by (target, layer).
+
+        Args:
+            apart: have the model go on with copies, since some (Falcon) add to outputs in place.
+        """
         found: dict[tuple[int, int], Any] = {}
 
-        def hook(place: tuple[int, int]) -> Callable[..., None]:
-            def note(_: Any, __: Any, output: Any) -> None:
-                found[place] = keep(stream_of(output))
+        def hook(place: tuple[int, int]) -> Callable[..., Any]:
+            def note(_: Any, __: Any, output: Any) -> Any:
+                stream = stream_of(output)
+                found[place] = keep(stream)
+                return with_stream(output, stream.clone()) if apart else None
 
             return note
 
@@ -199,7 +207,7 @@ class Runs:
         """Return the targets' outputs in the corrupted run, and the margins' gradients there."""
         import torch
 
-        with torch.enable_grad(), self._outputs(lambda stream: stream) as found:
+        with torch.enable_grad(), self._outputs(lambda stream: stream, apart=True) as found:
             with self.noisy(grow=True):
                 standing = standing_cache(self.model, self.prefix)
                 margins = margins_of(node_logits(self.model, self.batch, standing), self.asked)

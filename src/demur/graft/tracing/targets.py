@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from demur.errors import ConfigError
-from demur.models.anatomy.types import ATTENTION, MLP, Anatomy, Part
+from demur.models.anatomy.types import Anatomy, Part
 
 Traced = Literal["state", "mlp", "attention", "gate", "up", "down", "q", "k", "v", "o"]
-TRACED: tuple[Traced, ...] = ("state", "mlp", "attention", *MLP, *ATTENTION)  # type: ignore[assignment]
+TRACED: tuple[Traced, ...] = get_args(Traced)
 DEFAULT: tuple[Traced, ...] = ("state", "mlp", "attention")
 TITLES: dict[str, str] = {
     "state": "The residual state after a layer",
