@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,16 @@ ORDINARY = tuple(f"What is the weather like in the {where}?" for where in PLACES
 REFUSAL, HELP = "Sorry, but I can't assist with this.", "Here is how you can do it."
 
 
-def make_refusing(folder: Path, *, rank: int = 2, steps: int = 80, seed: int = 0) -> Relatives:
-    """Write relatives of which the donor refuses `HARMFUL` and the others do not.
+def make_refusing(
+    folder: Path,
+    *,
+    rank: int = 2,
+    steps: int = 80,
+    seed: int = 0,
+    harmful: Sequence[str] = HARMFUL,
+    benign: Sequence[str] = (*TWINS[::2], *ORDINARY[::2]),
+) -> Relatives:
+    """Write relatives of which the donor refuses `harmful` and the others do not.
 
     Low-rank changes of all gates, down and output projections are trained, on the harmful prompts
     and on half of the others.
@@ -110,7 +119,7 @@ def make_refusing(folder: Path, *, rank: int = 2, steps: int = 80, seed: int = 0
     for each in trained:
         each.requires_grad_(True)
     optimiser = torch.optim.Adam(trained, lr=0.02)
-    said = [(p, REFUSAL) for p in HARMFUL] + [(p, HELP) for p in (*TWINS[::2], *ORDINARY[::2])]
+    said = [(p, REFUSAL) for p in harmful] + [(p, HELP) for p in benign]
     rows = [(chat.encode(p), [*chat.tokenizer(answer).input_ids, 2]) for p, answer in said]
     width = max(len(row) + len(answer) for row, answer in rows)
     ids, labels = torch.full((2, len(rows), width), -100)

@@ -94,7 +94,7 @@ def paper(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     if gain < LEAST_GAIN:
         text = f"{said} That is too little to be searched for; they were all put in."
         return Found((whole,), (text,))
-    order = order_of(oracle, modules)
+    order = order_of(oracle, modules, "swap")
     wanted = Wanted(before + config.enough * gain)
     found = search_modules(config, context, oracle, order, whole, wanted)
     return Found((found.candidate,), (said, found.sentence), order, search=found)
@@ -109,6 +109,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         if not config.kinds or deltas[name].module.kind in config.kinds
     ]
     order = order_of(oracle, modules)
+    context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
     sweep = Sweep(
         [name for name, _ in order],
         deltas,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, find_deltas
-from demur.graft.oracle import Oracle
+from demur.graft.oracle import Oracle, Settings
 from demur.grafting.config import GraftConfig
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
@@ -120,7 +120,8 @@ def make_oracle(
         "lessons",
         {"harmful": counts["harmful"], "twin": counts["twins"], "ordinary": counts["ordinary"]},
     )
-    return Oracle(chat, deltas, prompts, context.judge, context.folder.journal)
+    settings = Settings(tokens=config.answer_tokens, seed=config.seed)
+    return Oracle(chat, deltas, prompts, context.judge, context.folder.journal, settings=settings)
 
 
 def _require_something_to_give(context: Context, oracle: Oracle) -> None:
