@@ -21,8 +21,8 @@ from demur.treating.config import TreatmentConfig
 GRAFT = Parameter(group=Group.create_ordered("Graft"))
 MODE = Literal["open", "paper", "released"]
 SEARCH = Literal["splitting", "cdd", "ddmin", "wddmin", "probdd", "prefix", "greedy"]
-SHARES = (0.2, 0.4, 0.7, 1.0)
-RANKS = (2, 4)
+SHARES = (0.4, 1.0)
+RANKS = (2,)
 
 
 @dataclass(frozen=True)
