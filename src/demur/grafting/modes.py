@@ -133,7 +133,11 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
             sweep.tell([measure_point(oracle, candidate) for candidate in asked])
             advance(len(asked))
     front = pareto(sweep.points)
-    choice, text = _choice(front, Budget(config.max_share, limit), context)
+    diverging = config.max_divergence
+    if diverging is None and oracle.places["ordinary"]:
+        diverging = oracle.utility.divergence(oracle.whole)
+    budget = Budget(config.max_share, limit, diverging)
+    choice, text = _choice(front, budget, context)
     best = choice.point
     finalists = [best.candidate]
     wanted = Wanted(
@@ -146,7 +150,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         searched = search_modules(config, context, oracle, order, best.candidate, wanted)
         finalists.append(searched.candidate)
     rest = sorted(
-        (one for one in front if one is not best and one.share <= config.max_share),
+        (one for one in front if one is not best and budget.allows(one)),
         key=lambda one: one.over_refusal - one.refusal,
     )
     finalists += [one.candidate for one in rest[: FINALISTS - 1]]
