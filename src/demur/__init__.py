@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from demur.aligning.align import align
     from demur.checkpoint import apply_patch, revert_patch
     from demur.distilling.distill import distill
+    from demur.grafting.graft import graft
     from demur.judging.judge import rejudge, score_judges
     from demur.measuring.measure import measure_models
     from demur.study.study import study_refusals
@@ -31,6 +32,7 @@ __all__ = [
     "align",
     "apply_patch",
     "distill",
+    "graft",
     "measure_models",
     "rejudge",
     "revert_patch",
@@ -42,6 +44,7 @@ _HOMES = {
     "align": "demur.aligning.align",
     "apply_patch": "demur.checkpoint",
     "distill": "demur.distilling.distill",
+    "graft": "demur.grafting.graft",
     "measure_models": "demur.measuring.measure",
     "rejudge": "demur.judging.judge",
     "revert_patch": "demur.checkpoint",

@@ -18,12 +18,23 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError, UnusedCliTokensError
 
 from demur import interruption
-from demur.cli import align, bench, distill, judge, measure, study
+from demur.cli import align, bench, distill, graft, judge, measure, study
 from demur.cli.app import app, print_json
 from demur.errors import DemurError, Interrupted, RunError
 from demur.quiet import hush
 
-__all__ = ["align", "app", "bench", "distill", "entry", "judge", "main", "measure", "study"]
+__all__ = [
+    "align",
+    "app",
+    "bench",
+    "distill",
+    "entry",
+    "graft",
+    "judge",
+    "main",
+    "measure",
+    "study",
+]
 
 INTERRUPTED = Interrupted.exit_code
 

@@ -11,6 +11,7 @@ Three modes, each labelled as what it is:
 """
 
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
 from cyclopts import Group, Parameter
@@ -19,9 +20,9 @@ from demur.treating.config import TreatmentConfig
 
 GRAFT = Parameter(group=Group.create_ordered("Graft"))
 MODE = Literal["open", "paper", "released"]
-SEARCH = Literal["cdd", "ddmin", "weighted", "prefix"]
-SCALES = (0.7, 1.0, 1.4)
-RANKS = (2, 4, 8)
+SEARCH = Literal["splitting", "cdd", "ddmin", "wddmin", "probdd", "prefix", "greedy"]
+SHARES = (0.2, 0.4, 0.7, 1.0)
+RANKS = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,16 @@ class GraftConfig(TreatmentConfig):
         ConfigError: a value makes no sense, such as a negative number of prompts.
 
     Attributes:
-        donor: the aligned relative: hub id, folder, GGUF file, adapter, or a patch that demur wrote.
+        donor: the aligned relative: hub id, folder, GGUF, adapter, or a patch that demur wrote.
         base: the model that both come from; with it, only what aligning changed is grafted.
         mode: open (the best under the budget), paper (gates, swapped) or released (middle MLPs).
         kinds: modules that are looked at; by default all, and the gates in paper mode.
-        search: how a small set is found: cdd, ddmin, weighted or prefix.
+        search: how a small set is found: splitting, cdd, ddmin, wddmin, probdd, prefix or greedy.
         max_share: the most that the patch may hold, as a share of the recipient's parameters.
-        scales: factors on the donor's change that are tried; never negative.
-        ranks: ranks of the donor's change that are tried.
+        max_over_refusal: the most of twins and ordinary search prompts that it may refuse, each
+            kind counted alike; by default what the donor's whole change makes it refuse.
+        shares: sizes of the sets that are tried, as shares of the modules in the trace's order.
+        ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
         enough: the share of the donor's gain on harmful requests that the search must keep.
     """
@@ -51,15 +54,16 @@ class GraftConfig(TreatmentConfig):
     donor: Annotated[str, GRAFT] = ""
     mode: Annotated[MODE, GRAFT] = "open"
     kinds: Annotated[tuple[str, ...], GRAFT, Parameter(consume_multiple=True)] = ()
-    search: Annotated[SEARCH, GRAFT] = "cdd"
+    search: Annotated[SEARCH, GRAFT] = "splitting"
     max_share: Annotated[float, GRAFT] = 0.01
-    scales: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SCALES
+    max_over_refusal: Annotated[float | None, GRAFT] = None
+    shares: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SHARES
     ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
     search_pairs: Annotated[int, GRAFT] = 48
     enough: Annotated[float, GRAFT] = 0.95
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "scales", "ranks"):
+        for name in ("kinds", "shares", "ranks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         from demur.models.anatomy.types import KINDS
@@ -71,6 +75,18 @@ class GraftConfig(TreatmentConfig):
         )
         self._require("kinds", f"among {', '.join(KINDS)}", set(self.kinds) <= set(KINDS))
         self._require("max_share", "above 0, at most 1", 0 < self.max_share <= 1)
-        self._require("scales", "above 0, each", all(0 < one for one in self.scales))
+        self._require(
+            "max_over_refusal",
+            "from 0 to 1",
+            self.max_over_refusal is None or 0 <= self.max_over_refusal <= 1,
+        )
+        self._require(
+            "shares", "above 0, at most 1, each", all(0 < one <= 1 for one in self.shares)
+        )
         self._require("ranks", "at least 1, each", all(one >= 1 for one in self.ranks))
         self._require("enough", "above 0, at most 1", 0 < self.enough <= 1)
+
+    @property
+    def adapter_base(self) -> str | None:
+        """The base of the recipient, where it is an adapter: that of the whole family."""
+        return self.base if (Path(self.model) / "adapter_config.json").is_file() else None

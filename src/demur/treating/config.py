@@ -84,6 +84,11 @@ class TreatmentConfig:
             self._require(name, "at least 0", getattr(self, name) >= 0)
         self._require("text_tokens", "at least 2", self.text_tokens >= 2)
 
+    @property
+    def adapter_base(self) -> str | None:
+        """The base of a PEFT adapter, if not the one that it names."""
+        return self.base
+
     def _require(self, name: str, wanted: str, met: bool) -> None:
         if not met:
             flag = f"--{name.replace('_', '-')}"

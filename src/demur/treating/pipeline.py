@@ -130,7 +130,7 @@ def opened(
     resolved = resolve(
         config.model,
         revision=config.revision,
-        base=config.base,
+        base=config.adapter_base,
         trust_remote_code=config.trust_remote_code,
         say=lambda text: narrator.say(f"  {text}"),
     )

@@ -75,6 +75,26 @@ def test_replay_of_any_prefix_goes_on_identically(problem, data):
     assert second.best == first.best
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_replay_is_exact_where_sets_tested_ahead_were_lighter(method):
+    for seed in range(25):
+        generator = random.Random(seed)
+        n = generator.randint(8, 24)
+        weights = [generator.randint(1, 9) for _ in range(n)]
+        oracle = bounded(arbitrary(seed, generator.choice([0.1, 0.3, 0.6])), n)
+        batch = generator.randint(2, 8)
+        first = Search(weights, method=method, batch=batch)
+        asked_at = {}
+        while not first.done:
+            asked = asked_at[len(first.history)] = first.ask()
+            for candidate in asked:
+                first.tell(candidate, PASSED if oracle(candidate) else FAILED)
+        for cut, asked in asked_at.items():
+            second = Search(weights, method=method, batch=batch)
+            second.replay(first.history[:cut])
+            assert second.ask() == asked
+
+
 @given(problems(), st.data())
 @settings(max_examples=60, deadline=None)
 def test_killed_within_a_batch_it_still_ends_with_a_proven_set(problem, data):

@@ -79,11 +79,13 @@ class Relatives:
 
     def learnt(self, name: str) -> NDArray[Any]:
         """Return what fine-tuning added in the recipient, float64."""
-        return _values(self.recipient, name) - _values(self.base, name)
+        change: NDArray[Any] = _values(self.recipient, name) - _values(self.base, name)
+        return change
 
     def given(self, name: str) -> NDArray[Any]:
         """Return what alignment added in the donor, float64."""
-        return _values(self.donor, name) - _values(self.base, name)
+        change: NDArray[Any] = _values(self.donor, name) - _values(self.base, name)
+        return change
 
     def combined(self, name: str, rule: Rule) -> Dense:
         """Return new values of a tensor, computed place by place, in blocks."""

@@ -169,7 +169,6 @@ class Search:
             NothingToFind: as for `ask`.
         """
         self._check()
-        self._advance()
         return self._over
 
     @property
@@ -191,7 +190,6 @@ class Search:
             AlreadyPasses: the empty set passes.
         """
         self._check()
-        self._advance()
         if self._over:
             return ()
         size = self.batch
@@ -219,6 +217,7 @@ class Search:
         self._known[modules] = decided
         if decided.passed and (self._best is None or self._key(modules) < self._key(self._best)):
             self._best = modules
+        self._advance()  # here, not when asked, so that where it stands follows from the history
 
     def replay(self, history: Iterable[Told]) -> None:
         """Take all answers of an earlier search of the same kind, which then goes on here.

@@ -1,0 +1,177 @@
+"""The three modes of a graft: each finds finalists, which validation then compares.
+
+What DAPA leaves open is decided here, and is ours: its threshold (a set must keep `--enough` of
+what all of its kind do to harmful requests), its order (the trace's) and the end of its search (no
+single module can be left out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from demur.errors import ConfigError
+from demur.graft.candidate import Candidate
+from demur.graft.front import Budget, Choice, Point, Sweep, choose, measure_point, pareto
+from demur.graft.oracle import Oracle
+from demur.graft.wanted import Wanted
+from demur.grafting.config import GraftConfig
+from demur.grafting.order import order_of
+from demur.grafting.searching import Searched, search_modules
+from demur.models.anatomy.types import MLP
+from demur.treating.stages import Context
+
+LEAST_GAIN = 0.1  # of harmful requests: less is not worth a search
+FINALISTS = 3
+# First and last layer, of how many, in the paper's released code, by model type.
+RELEASED: Mapping[tuple[str, int], tuple[int, int]] = {
+    ("llama", 32): (12, 17),
+    ("llama", 40): (12, 17),
+    ("mistral", 32): (9, 18),
+    ("gemma", 18): (3, 6),
+    ("gemma", 28): (7, 13),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a mode came to.
+
+    Attributes:
+        finalists: candidates for validation, at least one.
+        steps: what was done, a sentence or two each.
+        order: modules in the order of the trace, with the effect of each; empty if not traced.
+        points: candidates measured on the front.
+        search: the search for a small set, if there was one.
+    """
+
+    finalists: tuple[Candidate, ...]
+    steps: tuple[str, ...]
+    order: tuple[tuple[str, float], ...] = ()
+    points: tuple[Point, ...] = ()
+    search: Searched | None = None
+
+
+Mode = Callable[[GraftConfig, Context, Oracle], Found]
+
+
+def released(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
+    """Swap the whole MLP of a fixed middle range, as the paper's released code does."""
+    anatomy = oracle.deltas.anatomy
+    depth = len(anatomy.layers)
+    first, last = RELEASED.get(
+        (context.resolved.model_type, depth), (round(12 / 32 * depth), round(17 / 32 * depth))
+    )
+    modules = frozenset(
+        one.name for one in anatomy.modules if one.kind in MLP and first <= one.layer <= last
+    )
+    text = (
+        f"As in the paper's released code, the donor's whole MLPs of layers {first} to {last} of "
+        f"{depth} (counted from 0) were put in place of the recipient's; nothing was searched."
+    )
+    return Found((Candidate(modules, kind="swap"),), (text,))
+
+
+def paper(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
+    """Swap the smallest set of gates that does what all gates do, found by delta debugging."""
+    kinds = config.kinds or ("gate",)
+    deltas = oracle.deltas
+    modules = [name for name in deltas.changed if deltas[name].module.kind in kinds]
+    if not modules:
+        raise ConfigError(
+            f"The donor changed no module of the kinds {', '.join(kinds)}.",
+            "Name other --kinds, or use --mode open.",
+        )
+    whole = Candidate(frozenset(modules), kind="swap")
+    before, after = oracle.before.harmful.value, oracle.standing(whole).harmful.value
+    gain = after - before
+    said = (
+        f"With the donor's own weights in all {len(modules)} of its changed modules of kind "
+        f"{', '.join(kinds)}, the recipient refuses {after:.0%} of the harmful search prompts "
+        f"(before: {before:.0%})."
+    )
+    context.narrator.say(f"  {said}")
+    if gain < LEAST_GAIN:
+        text = f"{said} That is too little to be searched for; they were all put in."
+        return Found((whole,), (text,))
+    order = order_of(oracle, modules, "swap")
+    wanted = Wanted(before + config.enough * gain)
+    found = search_modules(config, context, oracle, order, whole, wanted)
+    return Found((found.candidate,), (said, found.sentence), order, search=found)
+
+
+def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
+    """Take whatever is best under the budget: sets from the trace, ranks, scales; then shrink."""
+    deltas = oracle.deltas
+    modules = [
+        name
+        for name in deltas.changed
+        if not config.kinds or deltas[name].module.kind in config.kinds
+    ]
+    order = order_of(oracle, modules)
+    context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
+    sweep = Sweep(
+        [name for name, _ in order],
+        deltas,
+        shares=config.shares,
+        ranks=(*config.ranks, None),
+        budget=config.max_share,
+        refusal=oracle.before.harmful.value,
+    )
+    if not sweep.lines:
+        raise ConfigError(
+            f"No set of modules fits into {config.max_share:.2%} of the parameters.",
+            "Allow a larger --max-share, smaller --shares or lower --ranks.",
+        )
+    with context.narrator.progress("grafts tried", 4 * len(sweep.lines)) as advance:
+        while asked := sweep.ask():
+            sweep.tell([measure_point(oracle, candidate) for candidate in asked])
+            advance(len(asked))
+    front = pareto(sweep.points)
+    limit = config.max_over_refusal
+    if limit is None:
+        limit = _over_refusal(oracle)
+    choice, text = _choice(front, Budget(config.max_share, limit), context)
+    best = choice.point
+    finalists = [best.candidate]
+    wanted = Wanted(
+        oracle.before.harmful.value + config.enough * (best.refusal - oracle.before.harmful.value),
+        best.standing.twins.value if best.standing.twins.n else None,
+        best.standing.ordinary.value if best.standing.ordinary.n else None,
+    )
+    searched = None
+    if len(best.candidate.modules) > 1:
+        searched = search_modules(config, context, oracle, order, best.candidate, wanted)
+        finalists.append(searched.candidate)
+    rest = sorted(
+        (one for one in front if one is not best and one.share <= config.max_share),
+        key=lambda one: one.over_refusal - one.refusal,
+    )
+    finalists += [one.candidate for one in rest[: FINALISTS - 1]]
+    steps = (
+        f"{len(sweep.points)} grafts (sets of modules in the order of the trace, at several "
+        f"scales and ranks) were measured on search prompts; {len(front)} are on the front. {text}",
+        *((searched.sentence,) if searched else ()),
+    )
+    return Found(tuple(dict.fromkeys(finalists)), steps, order, sweep.points, searched)
+
+
+def _over_refusal(oracle: Oracle) -> float:
+    """Return what the donor's whole change makes the recipient over-refuse."""
+    kinds = [one for one in (oracle.donor.twins, oracle.donor.ordinary) if one.n]
+    return sum(one.value for one in kinds) / len(kinds) if kinds else 1.0
+
+
+def _choice(front: Sequence[Point], budget: Budget, context: Context) -> tuple[Choice, str]:
+    """Choose within the budget; where nothing is, leave over-refusal to validation, and say so."""
+    try:
+        choice = choose(front, budget)
+    except ConfigError as error:
+        choice = choose(front, Budget(budget.share))
+        context.narrator.say(f"  {error.cause}")
+        return choice, f"{error.cause} Of those small enough: {choice.sentence}"
+    context.narrator.say(f"  {choice.sentence}")
+    return choice, choice.sentence
+
+
+MODES: Mapping[str, Mode] = {"open": open_mode, "paper": paper, "released": released}
