@@ -143,7 +143,7 @@ class Runs:
 
         def corrupt(_: Any, __: Any, output: Any) -> Any:
             output = output.clone()
-            for row, (pair, draw) in enumerate(self._draws()):
+            for row, (pair, draw) in enumerate(self.draws()):
                 start = self.batch.end + 1 - len(pair.clean) + pair.start
                 stop = start + pair.end - pair.start
                 added = noise(pair, draw, output.shape[-1], self.scale).to(output)
@@ -156,7 +156,8 @@ class Runs:
         finally:
             handle.remove()
 
-    def _draws(self) -> list[tuple[Pair, int]]:
+    def draws(self) -> list[tuple[Pair, int]]:
+        """Return each unit's pair and draw of noise; nothing where twins corrupt."""
         return [(pair, draw) for pair in self.pairs for draw in range(len(pair.seeds))]
 
     def columns(self, place: Place, which: Sequence[int]) -> list[tuple[int, int]]:

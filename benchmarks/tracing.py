@@ -1,0 +1,280 @@
+"""Causal tracing beside a plain loop of hooks: the same map, the same numbers, seconds of each.
+
+    python benchmarks/tracing.py MODEL [--pairs 8] [--corruption resampled] [--cells 6]
+
+MODEL is one that refuses, such as a run's `model` folder. Seconds are of the processor, which others
+cannot stretch as they do those on the wall; run it with one thread (OMP_NUM_THREADS=1) on a CPU. The map has the states, MLPs and
+attentions of all layers at all groups of tokens. The plain loop is what ROME's code does: for each
+restoration one forward pass of the whole corrupted batch, all layers and tokens, with a hook that
+puts the clean value in. It is timed twice: with a row for each opening, as the definition of the
+margin has it, and with each prompt's openings in one pass as demur reads them, so that what the
+trees save is told apart from what the map saves. Of the plain loops some cells are run, spread over
+the map, and the whole is extrapolated from them; demur's map and attribution are timed whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from demur.checkpoint import checkpoint_hash, open_checkpoint
+from demur.graft.margin import RefusalMargin, ask, margins_of, node_logits, tree_of
+from demur.graft.tracing.choose import choose, pairs_of
+from demur.graft.tracing.effects import agreement, by_pair
+from demur.graft.tracing.maps import attributed, exact
+from demur.graft.tracing.pairs import deviation, noise, places_of
+from demur.graft.tracing.runs import Runs
+from demur.graft.tracing.targets import DEFAULT, Target, targets_of
+from demur.models.anatomy import anatomy_of
+from demur.models.batch import Batch
+from demur.models.branches import Branched, standing_cache
+from demur.models.chat_model import ChatModel, load_chat_model
+from demur.models.device import choose_device_and_dtype
+from demur.models.forward import last_positions
+from demur.models.generation import Decoding, answer
+from demur.models.resolve import resolve
+from demur.prompts.builtin import builtin_set
+from demur.prompts.split import evenly
+from demur.run.journal import Journal
+
+WIDEST = 32  # rows of a plain forward pass
+
+
+def load(name: str, dtype: str) -> ChatModel:
+    """Return the model, as the commands would load it."""
+    resolved = resolve(name)
+    placement = choose_device_and_dtype("auto", dtype)
+    weights = checkpoint_hash(open_checkpoint(resolved.folder))
+    return load_chat_model(resolved.folder, placement, weights=weights)
+
+
+class PlainLoop:
+    """One restored forward pass a cell, of the whole batch, with hooks."""
+
+    def __init__(self, chat: ChatModel, runs: Runs, *, rows_an_opening: bool) -> None:
+        self.model, self.runs, self.apart = chat.model, runs, rows_an_opening
+        self.pairs = [runs.pairs[index] for index in runs.units]
+        self.trees = [tree_of(pair.openings) for pair in self.pairs]
+        self.openings = [pair.openings for pair in self.pairs]
+        self.asked = ask(self.openings, self.trees, chat.model.device)
+
+    def rows(self) -> Iterator[tuple[list[int], list[tuple[int, ...]], Any]]:
+        """Yield forward passes: the units of their rows, whole rows, and what to make of logits."""
+        if not self.apart:
+            units = list(range(len(self.pairs)))
+            yield units, [pair.corrupted for pair in self.pairs], None
+            return
+        flat = [
+            (unit, opening)
+            for unit, pair in enumerate(self.pairs)
+            for opening in (*pair.openings.refusing, *pair.openings.complying)
+        ]
+        for begin in range(0, len(flat), WIDEST):
+            part = flat[begin : begin + WIDEST]
+            yield (
+                [unit for unit, _ in part],
+                [(*self.pairs[unit].corrupted, *opening) for unit, opening in part],
+                [opening for _, opening in part],
+            )
+
+    def margins(self, target: Target, layers: range, place: Any) -> Any:
+        """Return (units,) margins of one cell."""
+        chances: list[list[float]] = [[] for _ in self.pairs]
+        with torch.inference_mode():
+            for units, rows, openings in self.rows():
+                with self.hooked(units, rows, openings, target, layers, place) as batch:
+                    if openings is None:
+                        cache = standing_cache(self.model, None)
+                        return margins_of(node_logits(self.model, batch, cache), self.asked)
+                    count = max(map(len, openings)) + 1
+                    logits = self.model(
+                        batch.ids,
+                        attention_mask=batch.mask,
+                        position_ids=batch.positions,
+                        use_cache=False,
+                        **last_positions(self.model, batch.ids.shape[1], count),
+                    ).logits[:, -count:-1]
+                scores = logits.float().log_softmax(-1)
+                for row, (unit, opening) in enumerate(zip(units, openings, strict=True)):
+                    size = len(opening)
+                    own = scores[row, range(count - 1 - size, count - 1), list(opening)]
+                    chances[unit].append(float(own.sum()))
+        found = []
+        for each, own in zip(self.openings, chances, strict=True):
+            values = torch.tensor(own)
+            cut = len(each.refusing)
+            found.append(values[:cut].logsumexp(0) - values[cut:].logsumexp(0))
+        return torch.stack(found)
+
+    @contextmanager
+    def hooked(
+        self,
+        units: list[int],
+        rows: list[tuple[int, ...]],
+        openings: Any,
+        target: Target,
+        layers: range,
+        place: Any,
+    ) -> Iterator[Any]:
+        """Lay out a batch of whole rows, corrupted, with clean values put in where they go."""
+        runs, number = self.runs, self.runs.targets.index(target)
+        if openings is None:
+            batch: Any = Branched(self.model, rows, [self.trees[unit] for unit in units], 0)
+            ends = [batch.end + 1] * len(rows)
+        else:
+            batch = Batch(self.model, rows, 0, None)
+            ends = [batch.ids.shape[1] - len(opening) for opening in openings]
+
+        def corrupt(_: Any, __: Any, output: Any) -> Any:
+            output = output.clone()
+            for row, unit in enumerate(units):
+                pair, draw = runs.draws()[unit]
+                start = ends[row] - len(pair.clean) + pair.start
+                stop = start + pair.end - pair.start
+                output[row, start:stop] += noise(pair, draw, output.shape[-1], runs.scale)
+            return output
+
+        def restore(layer: int) -> Callable[..., Any]:
+            clean = runs.values[number, layer]
+
+            def hook(_: Any, __: Any, output: Any) -> Any:
+                stream = (output[0] if isinstance(output, tuple) else output).clone()
+                for row, unit in enumerate(units):
+                    begin, stop = place.spans[runs.units[unit]]
+                    kept = clean[runs.units[unit], clean.shape[1] + begin : clean.shape[1] + stop]
+                    stream[row, ends[row] + begin : ends[row] + stop] = kept
+                return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+            return hook
+
+        with ExitStack() as stack:
+            if runs.draws():
+                embedding = self.model.get_submodule(runs.embedding)
+                stack.callback(embedding.register_forward_hook(corrupt).remove)
+            for layer in layers:
+                module = self.model.get_submodule(target.paths[layer])
+                stack.callback(module.register_forward_hook(restore(layer)).remove)
+            yield batch
+
+
+def main() -> int:
+    """Run all three, and print and perhaps keep what they took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--corruption", choices=("resampled", "noise"), default="resampled")
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--cells", type=int, default=6)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    chat = load(arguments.model, arguments.dtype)
+    anatomy = anatomy_of(chat.model)
+    known = builtin_set()
+    journal = Journal(Path(":memory:"))
+    chosen = choose(
+        chat,
+        evenly(known.of("harmful"), 8 * arguments.pairs),
+        known.of("twin"),
+        arguments.pairs,
+        lambda prompts: answer(chat, prompts, journal, Decoding(tokens=16)),
+    )
+    pairs = pairs_of(chat, chosen, arguments.corruption, draws=arguments.draws)
+    places = places_of(pairs, "groups")
+    targets = targets_of(anatomy, DEFAULT)
+    scale = deviation(chat.model, anatomy.embedding, pairs) * 3
+    which = range(len(pairs))
+    on_gpu = chat.model.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+
+    begun = clock()
+    runs = Runs(chat.model, anatomy, pairs, targets, scale)
+    found = exact(runs, places, which, rows=arguments.rows)
+    ours = clock() - begun
+    begun = clock()
+    approximate = attributed(Runs(chat.model, anatomy, pairs, targets, scale), places, which)
+    fast = clock() - begun
+    layers = len(anatomy.layers)
+    cells = len(targets) * layers * len(places)
+    generator = np.random.default_rng(0)
+    some = [
+        (int(t), int(layer), int(p))
+        for t, layer, p in zip(
+            np.arange(arguments.cells) % len(targets),
+            np.linspace(0, layers - 1, arguments.cells).round(),
+            generator.integers(len(places), size=arguments.cells),
+            strict=True,
+        )
+    ]
+    plain = {}
+    for apart in (True, False):
+        loop = PlainLoop(chat, runs, rows_an_opening=apart)
+        loop.margins(targets[0], range(1), places[-1])  # warm
+        begun = clock()
+        margins = [
+            loop.margins(targets[t], range(layer, layer + 1), places[p]) for t, layer, p in some
+        ]
+        seconds = (clock() - begun) / len(some)
+        worst = max(
+            float(np.nanmax(np.abs(one.cpu().numpy() - found[cell])))
+            for one, cell in zip(margins, some, strict=True)
+        )
+        plain["a row an opening" if apart else "openings in one pass"] = {
+            "seconds_a_cell": seconds,
+            "seconds": seconds * cells,
+            "ratio": seconds * cells / ours,
+            "largest_difference": worst,
+        }
+    effects = [
+        by_pair(each, runs.units, len(pairs)).mean(-1) - float(runs.corrupted.mean())
+        for each in (found, approximate)
+    ]
+    agreed = {
+        kind: vars(agreement(effects[0][number], effects[1][number]))
+        for number, kind in enumerate(DEFAULT)
+    }
+    result = {
+        "device": str(chat.model.device),
+        "dtype": chat.placement.dtype,
+        "threads": torch.get_num_threads(),
+        "corruption": arguments.corruption,
+        "pairs": len(pairs),
+        "units": len(runs.units),
+        "cells": cells,
+        "plain_cells": len(some),
+        "tokens": {
+            "longest": max(len(pair.clean) for pair in pairs),
+            "shared": runs.batch.shared,
+            "tree": max(len(tree_of(pair.openings).tokens) for pair in pairs),
+            "openings": max(
+                len(pair.openings.refusing) + len(pair.openings.complying) for pair in pairs
+            ),
+        },
+        "clean": float(runs.clean.mean()),
+        "corrupted": float(runs.corrupted.mean()),
+        "exact": {"seconds": ours, "forward_passes": float("nan")},
+        "attribution": {"seconds": fast, "ratio": ours / fast, "agreement": agreed},
+        "plain": plain,
+    }
+    single = clock()
+    RefusalMargin(chat.model, [p.clean for p in pairs], [p.openings for p in pairs])()
+    result["exact"]["forward_passes"] = ours / (clock() - single)  # type: ignore[index]
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
