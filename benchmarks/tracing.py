@@ -2,8 +2,9 @@
 
     python benchmarks/tracing.py MODEL [--pairs 8] [--corruption resampled] [--cells 6]
 
-MODEL is one that refuses, such as a run's `model` folder. Seconds are of the processor, which others
-cannot stretch as they do those on the wall; run it with one thread (OMP_NUM_THREADS=1) on a CPU. The map has the states, MLPs and
+MODEL is one that refuses, such as a run's `model` folder. Seconds are of the processor, which
+others cannot stretch as they do those on the wall; run it with one thread (OMP_NUM_THREADS=1) on a
+CPU. The map has the states, MLPs and
 attentions of all layers at all groups of tokens. The plain loop is what ROME's code does: for each
 restoration one forward pass of the whole corrupted batch, all layers and tokens, with a hook that
 puts the clean value in. It is timed twice: with a row for each opening, as the definition of the
