@@ -2,7 +2,7 @@
 
 from cyclopts import Group, Parameter
 
-MODEL, PROMPTS, TRAINING, MEASURING = (
+MODEL, PROMPTS, TRAINING, BUDGET, MEASURING = (
     Parameter(group=Group.create_ordered(title))
-    for title in ("Model", "Prompts", "Training", "Measuring")
+    for title in ("Model", "Prompts", "Training", "Budget", "Measuring")
 )

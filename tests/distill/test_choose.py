@@ -23,6 +23,7 @@ from demur.distill.choose import (
 from demur.distill.train import target_modules
 from demur.errors import ModelError
 from demur.judge import Verdict
+from demur.measure.allowance import Allowance
 from demur.measure.protocol import standard_probes
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Prompt
@@ -117,6 +118,34 @@ def test_of_equals_the_earlier_is_chosen(tmp_path):
     journal = Journal(tmp_path / "journal.sqlite")
     best, tried = choose(chat, checkpoints, (0.5,), probes(), journal, judge, Quiet())
     assert best is tried[0]
+
+
+def test_with_a_budget_what_refuses_most_within_it_is_chosen(tmp_path):
+    chat, checkpoints = wrapped("llama", tmp_path, 2)
+    judge = Scripted([4, 2, 0, 3, 0, 0, 2, 0, 0])
+    journal = Journal(tmp_path / "journal.sqlite")
+    told = (probes(), journal, judge, Quiet(), Allowance(over_refusal=0.1))
+    best, tried = choose(chat, checkpoints, (0.5,), *told)
+    assert best is tried[1] and best.harmful == rate(3, 4)
+    assert len(tried) == 3 and judge.script == []
+
+
+def test_smaller_strengths_are_tried_until_one_keeps_to_the_budget(tmp_path):
+    chat, checkpoints = wrapped("llama", tmp_path)
+    judge = Scripted([4, 4, 4, 4, 3, 0, 4, 2, 0, 2, 0, 0])
+    journal = Journal(tmp_path / "journal.sqlite")
+    seen = []
+
+    def diverging(adapted):
+        seen.append(adapted.weights)
+        return 0.1 * len(seen)
+
+    told = (probes(), journal, judge, Quiet(), Allowance(over_refusal=0.1), diverging)
+    best, tried = choose(chat, checkpoints, (0.85,), *told)
+    assert [one.strength for one in tried] == [1.0, 0.85, 0.7, 0.55]
+    assert best is tried[-1]
+    assert [one.divergence for one in tried] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert len(set(seen)) == 4
 
 
 def test_candidates_are_answered_from_the_journal_the_second_time(tmp_path):

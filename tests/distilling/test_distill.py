@@ -72,6 +72,37 @@ def test_a_run_of_each_kind(place: Path, name: str, choices: dict[str, Any]) -> 
     assert outcome.scorecard.utility.divergence.value > 0
 
 
+def test_a_budget_is_kept_to_or_what_is_over_it_is_said(place: Path) -> None:
+    outcome = distill(
+        str(place / "tiny"),
+        run=place / "budget",
+        narrator=Quiet(),
+        pairs=str(place / "pairs.jsonl"),
+        ordinary=str(place / "ordinary.jsonl"),
+        max_divergence=0.0,
+        **SMALL,
+    )
+    result = json.loads((outcome.run / "result.json").read_text(encoding="utf-8"))
+    budget = result["budget"]
+    assert (budget["most_divergence"], budget["most_over_refusal"]) == (0.0, None)
+    assert budget["within"] == 0
+    assert not budget["kept"]
+    assert budget["options"] == len(result["tried"]) == 6  # at smaller strengths too
+    assert budget["divergence"] > 0
+    assert "is the least over it" in budget["sentence"]
+    report = outcome.report.read_text(encoding="utf-8")
+    assert report.count("keeps to the budget") == 2  # among what was done, and what fell short
+    assert "--max-divergence 0.0" in result["command"]
+    assert result["chosen"]["strength"] == 0.25
+
+
+def test_a_budget_that_is_not_given_leaves_a_run_what_it_was() -> None:
+    plain = DistillConfig("tiny").identity()
+    assert not {"max_over_refusal", "max_divergence"} & set(plain)
+    given = DistillConfig("tiny", max_over_refusal=0.05).identity()
+    assert given == {**plain, "max_over_refusal": 0.05}
+
+
 @pytest.mark.parametrize(
     ("choices", "cause"),
     [
@@ -79,6 +110,8 @@ def test_a_run_of_each_kind(place: Path, name: str, choices: dict[str, Any]) -> 
         ({"guide": "magic"}, "--guide is magic"),
         ({"beta": -0.1}, "--beta is -0.1, but must be above 0"),
         ({"on_policy": 1.5}, "--on-policy is 1.5, but must be from 0 to 1"),
+        ({"max_over_refusal": 1.5}, "--max-over-refusal is 1.5, but must be from 0 to 1"),
+        ({"max_divergence": -0.1}, "--max-divergence is -0.1, but must be at least 0"),
         ({"samples": 2}, "--samples is 2, but must be at least 3"),
     ],
 )

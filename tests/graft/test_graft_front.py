@@ -50,6 +50,8 @@ def test_the_choice_keeps_to_the_budget_and_says_why() -> None:
     assert small.point.refusal == 0.6 and "only graft within the budget" in small.sentence
     assert "60% of harmful and 5% of benign" in small.sentence
     assert choose(front, Budget(over_refusal=0.2, divergence=0.15)).point.share == 0.05
+    paid = choose(front, Budget(over_refusal=0.4), most=True)
+    assert paid.point.refusal == 0.95 and "refuses the most among the 3 grafts" in paid.sentence
     with pytest.raises(ConfigError, match="beyond its share"):
         choose(front, Budget(share=0.001))
 

@@ -44,4 +44,5 @@ class BenchConfig(DistillConfig):
     def identity(self) -> dict[str, Any]:
         """Return all choices but those that say what is added to a bench."""
         added = ("rows", "seeds", "donor", "cross_teacher")
-        return {name: value for name, value in self.resolved().items() if name not in added}
+        whole = super().identity()
+        return {name: value for name, value in whole.items() if name not in added}

@@ -2,12 +2,13 @@
 
 A candidate is a checkpoint's LoRA weights at a strength (a factor on the whole delta). The score
 is the share of harmful requests refused, less the share of twins, less the share of ordinary
-instructions: Youden's index with ordinary requests priced in. Test prompts play no part.
+instructions: Youden's index with ordinary requests priced in; with a budget see
+`measure/allowance.py`. Test prompts play no part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,16 @@ from demur.checkpoint.index import open_checkpoint
 from demur.console import Narrator
 from demur.errors import ModelError
 from demur.judge.verdict import Judge
+from demur.measure.allowance import Allowance
 from demur.measure.protocol import Probe
 from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.models.edits import name_on_disk
 from demur.run.journal import Journal, content_key
+
+Diverging = Callable[[ChatModel], float]
+UNLIMITED = Allowance()
+SMALLER = (0.7, 0.55, 0.4, 0.25)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Candidate(Option):
 
     checkpoint: Path
     strength: float
+    divergence: float | None = None
 
     @property
     def label(self) -> str:
@@ -113,14 +120,20 @@ def validate(
     journal: Journal,
     judge: Judge,
     narrator: Narrator,
+    diverging: Diverging | None = None,
 ) -> Candidate:
-    """Ask one candidate the validation prompts; `chat.model` must be the wrapped model."""
+    """Ask one candidate the validation prompts; `chat.model` must be the wrapped model.
+
+    Args:
+        diverging: measures its divergence from the original; None where that has no limit.
+    """
     load_adapter(chat.model, checkpoint)
     set_strength(chat.model, strength)
     candidate = as_adapted(chat, checkpoint, strength)
     label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
     rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
-    return Candidate(*rates, checkpoint, strength)
+    divergence = None if diverging is None else diverging(candidate)
+    return Candidate(*rates, checkpoint, strength, divergence)
 
 
 def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
@@ -139,20 +152,31 @@ def choose(
     journal: Journal,
     judge: Judge,
     narrator: Narrator,
+    allowance: Allowance = UNLIMITED,
+    diverging: Diverging | None = None,
 ) -> tuple[Candidate, list[Candidate]]:
     """Try each checkpoint at full strength, then the best of them at the other strengths.
 
+    Where none keeps to a budget, smaller strengths are tried, one after the other, until one does.
+
+    Args:
+        allowance: what may be paid for refusals.
+        diverging: measures a candidate's divergence from the original, where it has a limit.
+
     Returns:
-        The candidate with the highest score (the earlier one if two are equal), and all of them.
+        The best candidate (without a budget that with the highest score; the earlier one if two are
+        equal), and all of them.
     """
-    tried = [
-        validate(chat, checkpoint, 1.0, probes, journal, judge, narrator)
-        for checkpoint in checkpoints
-    ]
-    best = max(tried, key=lambda candidate: candidate.score)
-    tried += [
-        validate(chat, best.checkpoint, strength, probes, journal, judge, narrator)
-        for strength in strengths
-        if strength != 1.0
-    ]
-    return max(tried, key=lambda candidate: candidate.score), tried
+
+    def asked(checkpoint: Path, strength: float) -> Candidate:
+        return validate(chat, checkpoint, strength, probes, journal, judge, narrator, diverging)
+
+    tried = [asked(checkpoint, 1.0) for checkpoint in checkpoints]
+    best = allowance.best(tried)
+    tried += [asked(best.checkpoint, strength) for strength in strengths if strength != 1.0]
+    for strength in SMALLER if allowance.given else ():
+        if any(map(allowance.allows, tried)):
+            break
+        if strength < min(one.strength for one in tried):
+            tried.append(asked(best.checkpoint, strength))
+    return allowance.best(tried), tried

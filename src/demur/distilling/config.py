@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from cyclopts import Parameter
 
 from demur.options import TRAINING
-from demur.treating.config import TreatmentConfig
+from demur.treating.config import BUDGETED, TreatmentConfig
 
 OBJECTIVE = Literal["sft", "dpo", "rloo", "grpo", "logits"]
 GUIDE = Literal["decided", "shown", "instructed", "hinted"]
@@ -123,6 +123,11 @@ class DistillConfig(TreatmentConfig):
         self._require("divergence", "from 0 to 1", 0 <= self.divergence <= 1)
         self._require("samples", "at least 3", self.samples >= 3)
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
+
+    def identity(self) -> dict[str, Any]:
+        """Return every choice; a budget that is not given leaves a run what it was without one."""
+        unset = {name for name in BUDGETED if getattr(self, name) is None}
+        return {name: value for name, value in self.resolved().items() if name not in unset}
 
     @property
     def _known_objective(self) -> bool:

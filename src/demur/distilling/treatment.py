@@ -15,11 +15,17 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
 from demur.judge.names import Means
+from demur.measure.allowance import Payment
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
 from demur.report import figures
 from demur.treating.pipeline import Treated, Treatment
-from demur.treating.stages import Context, choosing_probes
+from demur.treating.stages import (
+    Context,
+    allowance,
+    choosing_probes,
+    divergence_of_candidates,
+)
 
 TRAINING = "Training"
 CHOOSING = "Choosing the stopping point and the strength on validation prompts"
@@ -96,12 +102,14 @@ def _treat(
 
     taught = teach(config, context, chat, splits, context.folder.path / "training", found, means)
     base = context.resolved.folder
+    payment = allowance(config).payment(taught.chosen, taught.tried)
     return Treated(
         lambda: low_rank_changes(chat.model, base, taught.chosen.strength),
         taught.chosen,
         taught.tried,
-        _steps(config, context, taught.chosen, taught.tried),
+        _steps(config, context, taught.chosen, taught.tried, payment),
         config.rank,
+        payment,
     )
 
 
@@ -139,10 +147,12 @@ def teach(
     from demur.distill.train import target_modules, train
 
     journal, recipe = context.folder.journal, recipe_of(config)
+    probes = choosing_probes(config, splits)
     require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
     with context.phase(f"Making lessons{phases}"):
         made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
+        diverging = divergence_of_candidates(config, context, chat, probes)
     with context.phase(f"{TRAINING}{phases}"):
         wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
     chat.model = wrapped
@@ -151,24 +161,33 @@ def teach(
             chat,
             checkpoints[-config.stopping_points :],
             config.strengths,
-            choosing_probes(config, splits),
+            probes,
             journal,
             context.judge,
             context.narrator,
+            allowance(config),
+            diverging,
         )
         for candidate in tried:
             context.narrator.say(
                 f"  {candidate.label}: harmful {candidate.harmful.value:.0%}, twins "
                 f"{candidate.twins.value:.0%}, ordinary {candidate.ordinary.value:.0%}"
+                + ("" if candidate.divergence is None else f", KL {candidate.divergence:.3f}")
                 + ("  <- chosen" if candidate is chosen else "")
             )
+        if payment := allowance(config).payment(chosen, tried):
+            context.narrator.say(f"  {payment.sentence}")
     load_adapter(wrapped, chosen.checkpoint)
     set_strength(wrapped, chosen.strength)
     return Taught(chosen, tuple(tried))
 
 
 def _steps(
-    config: DistillConfig, context: Context, chosen: Candidate, tried: Sequence[Candidate]
+    config: DistillConfig,
+    context: Context,
+    chosen: Candidate,
+    tried: Sequence[Candidate],
+    payment: Payment | None,
 ) -> tuple[str, ...]:
     """Return what was done, a step a sentence or two."""
     made = context.folder.journal.fact("lessons") or {}
@@ -184,8 +203,13 @@ def _steps(
         f"depth was trained {TRAINED[config.objective]}, and to stay close to the original's own "
         "distribution on the harmless ones.",
         f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
-        f"prompts: harmful requests refused, less twins and ordinary instructions refused. "
-        f"{chosen.label[0].upper()}{chosen.label[1:]} was kept.",
+        "prompts: "
+        + (
+            "harmful requests refused, less twins and ordinary instructions refused. "
+            f"{chosen.label[0].upper()}{chosen.label[1:]} was kept."
+            if payment is None
+            else f"most harmful requests refused within the budget. {payment.sentence}"
+        ),
     )
 
 

@@ -180,8 +180,11 @@ class Choice:
     sentence: str
 
 
-def choose(front: Sequence[Point], budget: Budget) -> Choice:
+def choose(front: Sequence[Point], budget: Budget, *, most: bool = False) -> Choice:
     """Pick what is best within a budget: the most refusal less over-refusal, the smaller of equals.
+
+    Args:
+        most: whether over-refusal has been paid for by the budget, so that refusal alone counts.
 
     Raises:
         ConfigError: there is no point within the budget.
@@ -195,15 +198,22 @@ def choose(front: Sequence[Point], budget: Budget) -> Choice:
             f"({_figures(nearest)}) is beyond its {names}.",
             "Allow more, or give a donor that over-refuses less.",
         )
-    best = max(within, key=lambda point: (point.refusal - point.over_refusal, -point.share))
+    best = max(within, key=lambda point: worth(point, most))
     others = len(front) - len(within)
+    merit = "the most" if most else "the most for what it over-refuses"
     why = (
-        f"It refuses the most for what it over-refuses among the {len(within)} grafts"
+        f"It refuses {merit} among the {len(within)} grafts"
         + (f" within the budget ({others} are beyond it)" if others else " on the front")
         if len(within) > 1
         else "It is the only graft" + (" within the budget" if others else " on the front")
     )
     return Choice(best, f"{why}: {best.candidate.label}, {_figures(best)}.")
+
+
+def worth(point: Point, most: bool) -> tuple[float, float, float]:
+    """Return what `choose` compares: refusal, less over-refusal but where that is paid for."""
+    value = point.refusal - point.over_refusal
+    return (point.refusal if most else value, value, -point.share)
 
 
 def _figures(point: Point) -> str:

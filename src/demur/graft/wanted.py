@@ -9,25 +9,15 @@ from typing import Any, Literal, Self
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.cost import Cost
+from demur.measure.validation import Rates
 from demur.stats import Rate, rate
 
 NO_COST = Cost()
 Stage = Literal["reading", "decoding", "utility"]
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(Rates):
     """Refusal rates on the search prompts; n is 0 where there are none of a kind."""
-
-    harmful: Rate
-    twins: Rate
-    ordinary: Rate
-
-    @property
-    def over_refusal(self) -> float:
-        """Share of benign requests refused: twins and ordinary ones, each kind counted alike."""
-        found = [one.value for one in (self.twins, self.ordinary) if one.n]
-        return sum(found) / len(found) if found else 0.0
 
 
 @dataclass(frozen=True)

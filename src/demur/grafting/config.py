@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from cyclopts import Group, Parameter
 
+from demur.options import BUDGET
 from demur.treating.config import TreatmentConfig
 
 GRAFT = Parameter(group=Group.create_ordered("Graft"))
@@ -29,6 +30,9 @@ RANKS = (2,)
 class GraftConfig(TreatmentConfig):
     """The choices of a graft; each has a flag of the same name.
 
+    While searching, `max_over_refusal` and `max_divergence` are by default what the donor's whole
+    change costs; given, they are held against validation prompts too.
+
     Raises:
         ConfigError: a value makes no sense, such as a negative number of prompts.
 
@@ -39,10 +43,6 @@ class GraftConfig(TreatmentConfig):
         kinds: modules that are looked at; by default all, and the gates in paper mode.
         search: how a small set is found: splitting, cdd, ddmin, wddmin, probdd, prefix or greedy.
         max_share: the most that the patch may hold, as a share of the recipient's parameters.
-        max_over_refusal: the most of twins and ordinary search prompts that it may refuse, each
-            kind counted alike; by default what the donor's whole change makes it refuse.
-        max_divergence: the most that it may diverge from the recipient on ordinary answers, in nats
-            a token; by default as much as the donor's whole change.
         shares: sizes of the sets that are tried, as shares of the modules in the trace's order.
         ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
@@ -58,9 +58,7 @@ class GraftConfig(TreatmentConfig):
     mode: Annotated[MODE, GRAFT] = "open"
     kinds: Annotated[tuple[str, ...], GRAFT, Parameter(consume_multiple=True)] = ()
     search: Annotated[SEARCH, GRAFT] = "splitting"
-    max_share: Annotated[float, GRAFT] = 0.01
-    max_over_refusal: Annotated[float | None, GRAFT] = None
-    max_divergence: Annotated[float | None, GRAFT] = None
+    max_share: Annotated[float, BUDGET] = 0.01
     shares: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SHARES
     ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
     search_pairs: Annotated[int, GRAFT] = 48
@@ -79,11 +77,6 @@ class GraftConfig(TreatmentConfig):
         )
         self._require("kinds", f"among {', '.join(KINDS)}", set(self.kinds) <= set(KINDS))
         self._require("max_share", "above 0, at most 1", 0 < self.max_share <= 1)
-        self._require(
-            "max_over_refusal",
-            "from 0 to 1",
-            self.max_over_refusal is None or 0 <= self.max_over_refusal <= 1,
-        )
         self._require(
             "shares", "above 0, at most 1, each", all(0 < one <= 1 for one in self.shares)
         )

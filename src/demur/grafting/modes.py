@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
-from demur.graft.front import Budget, Choice, Point, Sweep, choose, measure_point, pareto
+from demur.graft.front import Budget, Choice, Point, Sweep, choose, measure_point, pareto, worth
 from demur.graft.oracle import Oracle
 from demur.graft.wanted import Wanted
 from demur.grafting.config import GraftConfig
 from demur.grafting.order import order_of
 from demur.grafting.searching import Searched, search_modules
+from demur.measure.allowance import Allowance
 from demur.models.anatomy.types import MLP
-from demur.treating.stages import Context
+from demur.treating.stages import Context, allowance
 
 LEAST_GAIN = 0.1  # of harmful requests: less is not worth a search
 OTHERS = 2  # finalists beside the chosen graft and what the search leaves of it
@@ -137,7 +138,8 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     if diverging is None and oracle.places["ordinary"]:
         diverging = oracle.utility.divergence(oracle.whole)
     budget = Budget(config.max_share, limit, diverging)
-    choice, text = _choice(front, budget, context)
+    allowed = allowance(config)
+    choice, text = _choice(front, budget, context, allowed)
     best = choice.point
     finalists = [best.candidate]
     wanted = Wanted(
@@ -151,7 +153,8 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         finalists.append(searched.candidate)
     rest = sorted(
         (one for one in front if one is not best and budget.allows(one)),
-        key=lambda one: one.over_refusal - one.refusal,
+        key=lambda one: worth(one, allowed.given),
+        reverse=True,
     )
     finalists += [one.candidate for one in rest[:OTHERS]]
     steps = (
@@ -162,12 +165,22 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     return Found(tuple(dict.fromkeys(finalists)), steps, order, sweep.points, searched)
 
 
-def _choice(front: Sequence[Point], budget: Budget, context: Context) -> tuple[Choice, str]:
-    """Choose within the budget; where nothing is, leave over-refusal to validation, and say so."""
+def _choice(
+    front: Sequence[Point], budget: Budget, context: Context, allowed: Allowance
+) -> tuple[Choice, str]:
+    """Choose within the budget; where nothing is, leave over-refusal to validation, and say so.
+
+    Args:
+        allowed: what the user allows; where there is nothing within, the least over it is taken.
+    """
     try:
-        choice = choose(front, budget)
+        choice = choose(front, budget, most=allowed.given)
     except ConfigError as error:
-        choice = choose(front, Budget(budget.share))
+        small = Budget(budget.share)
+        if allowed.given:
+            least = min(map(allowed.excess, filter(small.allows, front)))
+            front = [point for point in front if allowed.excess(point) <= least]
+        choice = choose(front, small)
         context.narrator.say(f"  {error.cause}")
         return choice, f"{error.cause} Of those small enough: {choice.sentence}"
     context.narrator.say(f"  {choice.sentence}")

@@ -13,18 +13,25 @@ from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, find_deltas
 from demur.graft.oracle import Oracle, Settings
+from demur.graft.utility import UNTOUCHED
 from demur.graft.wanted import Wanted
 from demur.grafting.config import GraftConfig
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
 from demur.grafting.relatives import Relatives, find_relatives
+from demur.measure.allowance import Payment
 from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
 from demur.treating.pipeline import Treated, Treatment
-from demur.treating.stages import Context, choosing_probes
+from demur.treating.stages import (
+    Context,
+    allowance,
+    choosing_probes,
+    divergence_of_candidates,
+)
 
 ALREADY = 0.9  # of harmful search prompts refused: nothing worth a graft is missing
 
@@ -36,6 +43,7 @@ class Graft(Option):
     candidate: Candidate
     share: float
     strength: float
+    divergence: float | None = None
 
     @property
     def label(self) -> str:
@@ -60,7 +68,10 @@ def grafting(config: GraftConfig) -> Treatment:
                 tried = _confirm(config, context, oracle, splits, found.finalists)
         finally:
             oracle.close()
-        chosen = max(tried, key=lambda one: (one.score, -one.share))
+        chosen = allowance(config).best(tried, size=lambda one: one.share)
+        payment = allowance(config).payment(chosen, tried)
+        if payment is not None:
+            context.narrator.say(f"  {payment.sentence}")
         Record(config, relatives, deltas, oracle, found, chosen.candidate).write(
             context.folder.path
         )
@@ -68,8 +79,9 @@ def grafting(config: GraftConfig) -> Treatment:
             lambda: chosen.candidate.changes(deltas),
             chosen,
             tuple(tried),
-            _steps(config, relatives, deltas, found, chosen, tried),
+            _steps(relatives, deltas, found, chosen, tried, payment),
             _rank(chosen.candidate, deltas),
+            payment,
         )
 
     return treat
@@ -158,32 +170,38 @@ def _confirm(
 ) -> list[Graft]:
     """Ask each finalist the validation prompts."""
     probes = choosing_probes(config, splits)
+    untouched = oracle.grafted(UNTOUCHED)
+    diverging = divergence_of_candidates(config, context, untouched, probes)
     tried = []
     for candidate in finalists:
+        grafted = oracle.grafted(candidate)
         rates = refusal_rates(
-            oracle.grafted(candidate),
+            grafted,
             probes,
             context.folder.journal,
             context.judge,
             context.narrator,
             candidate.label,
         )
-        tried.append(Graft(*rates, candidate, candidate.share(oracle.deltas), candidate.scale))
+        share = candidate.share(oracle.deltas)
+        divergence = None if diverging is None else diverging(grafted)
+        tried.append(Graft(*rates, candidate, share, candidate.scale, divergence))
         one = tried[-1]
         context.narrator.say(
             f"  {one.label}: harmful {one.harmful.value:.0%}, twins {one.twins.value:.0%}, "
             f"ordinary {one.ordinary.value:.0%}"
+            + ("" if one.divergence is None else f", KL {one.divergence:.3f}")
         )
     return tried
 
 
 def _steps(
-    config: GraftConfig,
     relatives: Relatives,
     deltas: Deltas,
     found: Found,
     chosen: Graft,
     tried: Sequence[Graft],
+    payment: Payment | None,
 ) -> tuple[str, ...]:
     """Return what was done, a step a sentence or two."""
     alike = relatives.family.similarity
@@ -195,5 +213,5 @@ def _steps(
         f"{figures.grouped(len(deltas.changed))}.",
         *found.steps,
         f"{len(tried)} finalist{'s' * (len(tried) != 1)} answered the validation prompts; kept "
-        f"was {chosen.label}.",
+        f"was {chosen.label}." + (f" {payment.sentence}" if payment else ""),
     )

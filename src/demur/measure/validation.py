@@ -35,15 +35,26 @@ class Rates:
         return harmful - twins - ordinary
 
     @property
+    def over_refusal(self) -> float:
+        """Share of benign requests refused: twins and ordinary ones, each kind counted alike."""
+        found = [one.value for one in (self.twins, self.ordinary) if one.n]
+        return sum(found) / len(found) if found else 0.0
+
+    @property
     def benign(self) -> Rate:
         """Twins and ordinary instructions together."""
         return rate(self.twins.count + self.ordinary.count, self.twins.n + self.ordinary.n)
 
 
 class Option(Rates):
-    """Something that can be chosen: what it is in a few words, and the factor on its change."""
+    """Something that can be chosen: what it is in a few words, and the factor on its change.
+
+    `divergence` is the mean KL a token from the original, in nats; None where it has no limit and
+    is not measured.
+    """
 
     strength: float
+    divergence: float | None = None
 
     @property
     @abstractmethod

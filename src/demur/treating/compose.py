@@ -71,7 +71,7 @@ def write_documents(
     report = html.write_report(content, folder)
     card.write_card(content, folder / "model")
     files.write_text(folder / CARD, card.render_card(content))
-    write_result(folder, _result(context, content, scorecard, summary, treated.chosen))
+    write_result(folder, _result(context, content, scorecard, summary, treated))
     narrator = context.narrator
     narrator.heading("Before and after")
     narrator.table(console_table(scorecard))
@@ -93,6 +93,9 @@ def report_content(
     config, resolved = context.config, context.resolved
     aims = goals(scorecard)
     achieved, fell_short = lines(aims)
+    if (payment := treated.payment) is not None:
+        achieved += (payment.sentence,) * payment.kept
+        fell_short += (payment.sentence,) * (not payment.kept)
     return ReportContent(
         model_name=_model_name(config, resolved),
         model_source=config.model,
@@ -149,6 +152,8 @@ def _patch_facts(summary: PatchSummary, treated: Treated) -> PatchFacts:
 
 def _training_row(candidate: Option, chosen: Option) -> TrainingRow:
     note = f"harmful less benign {candidate.score:+.3f}"
+    if candidate.divergence is not None:
+        note += f", KL {figures.number(candidate.divergence)}"
     return TrainingRow(
         candidate.label, note, candidate.harmful, candidate.benign, candidate is chosen
     )
@@ -180,10 +185,10 @@ def _result(
     content: ReportContent,
     scorecard: Scorecard,
     summary: PatchSummary,
-    chosen: Option,
+    treated: Treated,
 ) -> dict[str, Any]:
     """Return `result.json`; only `cost` differs when the same run is made again."""
-    resolved, placement = context.resolved, context.placement
+    resolved, placement, chosen = context.resolved, context.placement, treated.chosen
     return {
         "format": FORMAT,
         "headline": content.headline,
@@ -191,6 +196,7 @@ def _result(
         "goals_met": all(goal.met for goal in content.goals),
         "scorecard": scorecard,
         "chosen": {"label": chosen.label, "strength": chosen.strength},
+        "budget": treated.payment,
         "tried": content.training,
         "model": {
             "source": content.model_source,

@@ -4,11 +4,14 @@ The resolved configuration is kept in the run folder. Annotations are not postpo
 configurations: the command line reads them, those of a base class too.
 """
 
+import math
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 from demur.errors import ConfigError
-from demur.options import MEASURING, MODEL, PROMPTS
+from demur.options import BUDGET, MEASURING, MODEL, PROMPTS
+
+BUDGETED = ("max_over_refusal", "max_divergence")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class TreatmentConfig:
         benign_column: its column of prompts.
         ordinary: file or hub data set of ordinary instructions, in place of the built-in.
         ordinary_column: its column of prompts.
+        max_over_refusal: the most of benign requests that may be refused, twins and ordinary ones
+            counted alike: of what keeps to it on validation prompts, what refuses most is chosen.
+        max_divergence: the most that may be diverged from the original on ordinary answers, in nats
+            a token (KL).
         validation_pairs: pairs that choices are made on; as many or fewer ordinary instructions.
         test_pairs: pairs that results are reported from.
         test_ordinary: ordinary instructions that results are reported from.
@@ -69,6 +76,8 @@ class TreatmentConfig:
     benign_column: Annotated[str | None, PROMPTS] = None
     ordinary: Annotated[str | None, PROMPTS] = None
     ordinary_column: Annotated[str | None, PROMPTS] = None
+    max_over_refusal: Annotated[float | None, BUDGET] = None
+    max_divergence: Annotated[float | None, BUDGET] = None
     validation_pairs: Annotated[int, MEASURING] = 80
     test_pairs: Annotated[int, MEASURING] = 150
     test_ordinary: Annotated[int, MEASURING] = 100
@@ -84,6 +93,16 @@ class TreatmentConfig:
         for name in self.not_negative:
             self._require(name, "at least 0", getattr(self, name) >= 0)
         self._require("text_tokens", "at least 2", self.text_tokens >= 2)
+        self._require(
+            "max_over_refusal",
+            "from 0 to 1",
+            self.max_over_refusal is None or 0 <= self.max_over_refusal <= 1,
+        )
+        self._require(
+            "max_divergence",
+            "at least 0",
+            self.max_divergence is None or 0 <= self.max_divergence < math.inf,
+        )
 
     @property
     def adapter_base(self) -> str | None:

@@ -20,6 +20,7 @@ from demur.checkpoint.patch import PatchSummary, read_summary
 from demur.console import Narrator
 from demur.errors import Interrupted
 from demur.judge import OpeningJudge
+from demur.measure.allowance import Payment
 from demur.measure.scorecard import Scorecard
 from demur.measure.validation import Option
 from demur.models.chat_model import ChatModel
@@ -55,6 +56,7 @@ class Treated:
         chosen, tried: the candidate that the changes are, and all that validation compared.
         steps: what was done, a step a sentence or two, for the report.
         rank: of the low-rank changes; None where they are full.
+        payment: what the candidate costs beside what was allowed; None where nothing was limited.
     """
 
     changes: Callable[[], Mapping[str, LowRank | Dense]]
@@ -62,6 +64,7 @@ class Treated:
     tried: tuple[Option, ...]
     steps: tuple[str, ...]
     rank: int | None
+    payment: Payment | None = None
 
 
 Treatment = Callable[[Context, ChatModel, Splits], Treated]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from demur.console import Narrator
+from demur.errors import PromptError
 from demur.judge import Judge
+from demur.measure.allowance import Allowance
 from demur.measure.protocol import (
     Judged,
     Probe,
@@ -126,6 +128,58 @@ def choosing_probes(config: TreatmentConfig, splits: Splits) -> dict[str, Probe]
         prefilled=0,
     )
     return {probe.key: probe for probe in probes}
+
+
+def allowance(config: TreatmentConfig) -> Allowance:
+    """Return what a configuration allows to be paid for refusals."""
+    return Allowance(config.max_over_refusal, config.max_divergence)
+
+
+def divergence_of_candidates(
+    config: TreatmentConfig, context: Context, chat: ChatModel, probes: Mapping[str, Probe]
+) -> Callable[[ChatModel], float] | None:
+    """Return what measures a candidate's divergence; None where it has no limit.
+
+    It is the mean KL a token along the original's own answers to ordinary validation prompts.
+
+    Args:
+        chat: the original, untouched; it is read now.
+        probes: those of `choosing_probes`.
+
+    Raises:
+        PromptError: there is a limit and no ordinary prompt.
+    """
+    from demur.measure.utility import divergence as measured
+    from demur.measure.utility import make_reference
+
+    if config.max_divergence is None:
+        return None
+    if "ordinary" not in probes:
+        raise PromptError(
+            "--max-divergence is measured on ordinary prompts, of which there are none to choose "
+            "on.",
+            "Give some with --ordinary, or leave --max-divergence out.",
+        )
+    probe = probes["ordinary"]
+    whole = replace(probe, decoding=replace(probe.decoding, tokens=config.answer_tokens))
+    journal = context.folder.journal
+    judged = measure_probe(chat, whole, journal, context.judge, context.narrator, "as it is")
+    original = make_reference(chat, judged.answers)
+    texts = [prompt.text for prompt in whole.prompts]
+
+    def diverging(candidate: ChatModel) -> float:
+        key = content_key(
+            *("validation divergence", chat.identity, candidate.identity),
+            *(texts, config.answer_tokens),
+        )
+        known = journal.fact(key)
+        if known is None:
+            values = measured(candidate, original)
+            known = sum(values) / len(values) if values else 0.0
+            journal.keep_fact(key, known)
+        return float(known)
+
+    return diverging
 
 
 def measure(context: Context, chat: ChatModel, probes: tuple[Probe, ...], label: str) -> Side:
