@@ -1,6 +1,7 @@
 """Choosing what to keep: each stopping point and strength is asked the validation prompts.
 
-A candidate is a checkpoint's LoRA weights at a strength (a factor on the whole delta). The score
+A candidate is a checkpoint's LoRA weights, or its own, at a strength (a factor on the whole delta).
+The score
 is the share of harmful requests refused, less the share of twins, less the share of ordinary
 instructions: Youden's index with ordinary requests priced in. Test prompts play no part.
 """
@@ -12,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demur.checkpoint import LowRank
+from demur.checkpoint import Dense, LowRank
 from demur.checkpoint.index import open_checkpoint
 from demur.console import Narrator
+from demur.distill import whole
 from demur.errors import ModelError
 from demur.judge.verdict import Judge
 from demur.measure.protocol import Probe
@@ -22,6 +24,8 @@ from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.models.edits import name_on_disk
 from demur.run.journal import Journal, content_key
+
+ADAPTER = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,41 @@ class Candidate(Option):
         return f"step {self.checkpoint.name.split('-')[1]}, strength {self.strength:g}"
 
 
+def put(model: Any, checkpoint: Path, strength: float) -> None:
+    """Have the trained model answer as a candidate does.
+
+    Args:
+        model: as `train` returns it.
+    """
+    if (checkpoint / whole.WEIGHTS).exists():
+        whole.put(model, checkpoint, strength)
+    else:
+        load_adapter(model, checkpoint)
+        set_strength(model, strength)
+
+
+def changes_of(
+    model: Any, folder: Path, checkpoint: Path, strength: float
+) -> Mapping[str, LowRank | Dense]:
+    """Return what a candidate changes, by the tensor's name in the checkpoint at `folder`.
+
+    Args:
+        model: the trained one, with the candidate put into it.
+
+    Raises:
+        ModelError: what was trained has no tensor of its own on disk.
+    """
+    if (checkpoint / whole.WEIGHTS).exists():
+        return whole.changes(model, folder, checkpoint, strength)
+    return low_rank_changes(model, folder, strength)
+
+
 def load_adapter(peft: Any, checkpoint: Path) -> None:
     """Put a checkpoint's LoRA weights into the wrapped model."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(peft, load_file(checkpoint / "adapter_model.safetensors"))
+    set_peft_model_state_dict(peft, load_file(checkpoint / ADAPTER))
 
 
 def set_strength(peft: Any, strength: float) -> None:
@@ -114,9 +147,8 @@ def validate(
     judge: Judge,
     narrator: Narrator,
 ) -> Candidate:
-    """Ask one candidate the validation prompts; `chat.model` must be the wrapped model."""
-    load_adapter(chat.model, checkpoint)
-    set_strength(chat.model, strength)
+    """Ask one candidate the validation prompts; `chat.model` must be the one that was trained."""
+    put(chat.model, checkpoint, strength)
     candidate = as_adapted(chat, checkpoint, strength)
     label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
     rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
@@ -124,11 +156,12 @@ def validate(
 
 
 def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
-    """Return the chat under a name of its own: that of the adapter and strength that it carries."""
+    """Return the chat under a name of its own: that of the weights and strength that it carries."""
     from demur.models.cache import file_sha256
 
-    adapter = file_sha256(checkpoint / "adapter_model.safetensors")
-    return replace(chat, weights=content_key(chat.weights, adapter, strength))
+    files = (checkpoint / whole.WEIGHTS, checkpoint / ADAPTER)
+    trained = file_sha256(next(path for path in files if path.exists()))
+    return replace(chat, weights=content_key(chat.weights, trained, strength))
 
 
 def choose(
