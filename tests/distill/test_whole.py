@@ -148,13 +148,16 @@ def test_the_patch_is_what_was_tried_in_memory(finished, tmp_path, strength):
 
 def test_narrow_numbers_are_trained_wide_and_come_back_narrow(tmp_path):
     chat = student()
-    chat.model.bfloat16()
+    for parameter in chat.model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    assert chat.model.model.rotary_emb.inv_freq.dtype == torch.float32
     chat.placement = replace(chat.placement, dtype="bfloat16")
     lessons = made_lessons(tiny("llama"), 8)
     model, checkpoints = train(
         chat, lessons, replace(RECIPE, checkpoints=1), tmp_path / "training", Quiet()
     )
-    assert model.dtype == torch.bfloat16
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32  # positions are exact still
     from safetensors.torch import load_file as load_tensors
 
     kept = load_tensors(checkpoints[-1] / whole.WEIGHTS)

@@ -113,6 +113,7 @@ def train(
     set_seed(recipe.seed)
     if recipe.full:
         model = chat.model
+        dtypes = {name: one.dtype for name, one in model.named_parameters()}
         trained = whole.begin(model, layers)
         count = sum(one.numel() for one in trained.values())
         require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
@@ -139,7 +140,7 @@ def train(
     model.eval()
     model.requires_grad_(False)
     if recipe.full:
-        model.to(getattr(torch, chat.placement.dtype))
+        whole.cast(model, dtypes)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return model, complete_checkpoints(folder)

@@ -114,14 +114,23 @@ def begin(model: Any, layers: Collection[int]) -> dict[str, Any]:
     Raises:
         TrainingError: memory will not do.
     """
+    import torch
+
     require_memory(model, layers)
-    model.float()
+    cast(model, dict.fromkeys((name for name, _ in model.named_parameters()), torch.float32))
     names = set(whole_names(model, layers))
     remember(model, names)
     trained = {name: one for name, one in model.named_parameters() if name in names}
     for parameter in trained.values():
         parameter.requires_grad_(True)
     return trained
+
+
+def cast(model: Any, dtypes: Mapping[str, Any]) -> None:
+    """Give parameters these dtypes, by name; buffers, such as of positions, stay as they are."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtypes[name])
 
 
 def save(trained: Mapping[str, Any], checkpoint: Path) -> None:

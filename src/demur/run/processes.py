@@ -19,6 +19,10 @@ from typing import Any
 from demur.errors import ConfigError
 
 PATIENCE = timedelta(days=7)  # the leader's other work may take that long
+# of torchrun and accelerate launch, of Open MPI, and of other MPIs
+COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+LOCALS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
@@ -85,11 +89,14 @@ class Processes:
 
 def launched() -> Processes:
     """Return what this process is, by its environment."""
-    count = int(os.environ.get("WORLD_SIZE") or 1)
-    if count == 1:
-        return Processes()
-    rank = int(os.environ.get("RANK") or 0)
-    return Processes(rank, count, int(os.environ.get("LOCAL_RANK") or 0))
+    count = _number(COUNTS) or 1
+    return Processes(_number(RANKS), count, _number(LOCALS)) if count > 1 else Processes()
+
+
+def _number(names: tuple[str, ...]) -> int:
+    """Return the first of these variables that is a number, or 0."""
+    said = (os.environ.get(name, "") for name in names)
+    return next((int(one) for one in said if one.isdecimal()), 0)
 
 
 def require_sharing(command: str, shares: bool) -> None:
