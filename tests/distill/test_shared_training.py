@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.distill.students import Quiet, made_lessons, student
+from tests.distill.students import Quiet, Striking, Struck, made_lessons, student
 from tests.distill.test_policy import lessons_for, objective
 from tests.distill.test_train import one_thread  # noqa: F401
 from tests.processes import together
@@ -25,7 +25,9 @@ from demur.run.processes import launched
 FULL = Recipe(
     full=True, first_layer=0.5, learning_rate=3e-3, batch=8, micro_batch=4, checkpoints=2, seed=3
 )
-LOGITS = replace(FULL, full=False, rank=2, informed=0, objective="logits", on_policy=1.0)
+LOGITS = replace(
+    FULL, full=False, rank=2, informed=0, batch=4, micro_batch=2, checkpoints=3, objective="logits"
+)
 RLOO = replace(FULL, batch=6, micro_batch=3, objective="rloo", checkpoints=1)
 BOTH = "import sys; from tests.distill.test_shared_training import both; both(sys.argv[1])"
 
@@ -43,15 +45,23 @@ def fully(folder: Path) -> list[Path]:
     return found
 
 
+def hinted(folder: Path, narrator: Quiet) -> Any:
+    chat = student()
+    lessons = made_lessons(chat.model, 33)
+    contexts = {place: (21, 22, *one.prompt) for place, one in enumerate(lessons)}
+    made = distilled(chat, lessons, LOGITS, contexts)
+    return train(chat, lessons, LOGITS, folder, narrator, made)[0]
+
+
 def both(place: str) -> None:
-    """Be one of two processes: train thrice, and keep what this one came to."""
+    """Be one of two processes: train, and keep what this one came to."""
     torch.set_num_threads(1)
     folder, rank = Path(place), launched().rank
     fully(folder / "full")
-    chat = student()
-    lessons = made_lessons(chat.model, 17)
-    made = distilled(chat, lessons, LOGITS, {})
-    model, _ = train(chat, lessons, LOGITS, folder / "logits", Quiet(), made)
+    model = hinted(folder / "logits", Quiet())
+    with pytest.raises(Struck):
+        hinted(folder / "broken", Striking())
+    hinted(folder / "broken", Quiet())
     chat = student()
     lessons = lessons_for(chat, folder / f"lessons-{rank}")
     drawn: list[Any] = []
@@ -99,3 +109,12 @@ def test_both_hold_the_same_weights_and_draw_other_answers(shared):
     assert any("lora_B" in name and bool(one.any()) for name, one in first.items())
     assert ended[0].stdout != ended[1].stdout
     assert ended[0].stdout.startswith("[(")
+
+
+def test_an_interrupted_training_of_two_goes_on_to_the_same_weights(shared):
+    folder, _ = shared
+    expected, found = (complete_checkpoints(folder / name) for name in ("logits", "broken"))
+    assert [path.name for path in found] == ["checkpoint-3", "checkpoint-6", "checkpoint-8"]
+    for one, two in zip(expected, found, strict=True):
+        mine, theirs = (path / "adapter_model.safetensors" for path in (one, two))
+        assert mine.read_bytes() == theirs.read_bytes()

@@ -22,6 +22,7 @@ from demur.checkpoint.index import open_checkpoint
 from demur.distill.untouched import remember, remembered
 from demur.errors import ModelError, TrainingError
 from demur.models.edits import name_on_disk
+from demur.run.processes import launched
 
 WEIGHTS = "trained.safetensors"
 LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -102,7 +103,7 @@ def _free(device: Any) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil  # type: ignore[import-untyped]
 
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().available) // launched().count
 
 
 def begin(model: Any, layers: Collection[int]) -> dict[str, Any]:

@@ -132,7 +132,10 @@ class Distilled:
 
         sampled = (torch.rand(len(lessons)) < self.on_policy).tolist()
         prompts = [lesson.prompt for lesson, new in zip(lessons, sampled, strict=True) if new]
-        drawn = iter(rollout(model, prompts, self.tokens, self.stops) if prompts else ())
+        # A head that is padded more than another model's would draw what that one has not.
+        width = self.teacher and int(self.teacher.config.get_text_config().vocab_size)
+        written = rollout(model, prompts, self.tokens, self.stops, width=width) if prompts else ()
+        drawn = iter(written)
         answered = [
             replace(lesson, answer=next(drawn), log_probabilities=None, candidates=None)
             if new
