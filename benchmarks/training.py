@@ -81,7 +81,7 @@ def train(engine: str, model: str, path: Path, batch: int, result: Path) -> None
 
     from demur.console import Narrator
     from demur.distill.lessons import Lesson, ended_answer
-    from demur.distill.train import Recipe
+    from demur.distill.recipe import Recipe
     from demur.distill.train import train as train_ours
     from demur.models.chat_model import load_chat_model
     from demur.models.device import choose_device_and_dtype

@@ -15,7 +15,6 @@ from demur.distill.contexts import (
     encode_in_context,
     hinted,
     instructed,
-    require_same_vocabulary,
     shown,
 )
 from demur.distill.lessons import Lesson, ended_answer, refusing_lessons
@@ -125,7 +124,3 @@ def test_another_models_template_is_its_own():
     lessons = some(chat)
     found = contexts(teacher, lessons, REQUESTS, hinted, student=chat)
     assert found[0] == encode_in_context(teacher, "Do harm.", hinted(lessons[0], REFUSAL))
-    require_same_vocabulary(chat, teacher)
-    teacher.tokenizer.add_tokens(["<more>"])
-    with pytest.raises(ModelError, match="1 of them not the same, such as '<more>'"):
-        require_same_vocabulary(chat, teacher)

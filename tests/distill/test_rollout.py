@@ -85,3 +85,12 @@ def test_probabilities_that_are_no_numbers_are_an_error():
     model.model.norm.weight.data[0] = float("nan")
     with pytest.raises(TrainingError, match="became NaN"):
         rollout(model, rows(), 3, NOTHING)
+
+
+def test_tokens_beyond_another_models_head_are_not_drawn():
+    model = tiny("llama")
+    torch.manual_seed(0)
+    drawn = rollout(model, rows() * 8, 6, NOTHING, width=30)
+    assert {max(answer) < 30 for answer in drawn} == {True}
+    torch.manual_seed(0)
+    assert max(map(max, rollout(model, rows() * 8, 6, NOTHING))) >= 30

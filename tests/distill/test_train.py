@@ -18,17 +18,9 @@ from tests.models.architectures import tiny
 
 from demur.console import Advance
 from demur.distill.lessons import Lesson
-from demur.distill.train import (
-    COMPLETE,
-    Recipe,
-    _optimizer,
-    complete_checkpoints,
-    lesson_order,
-    micro_batch,
-    target_modules,
-    train,
-    trained_layers,
-)
+from demur.distill.recipe import Recipe, lesson_order, micro_batch, trained_layers
+from demur.distill.steps import COMPLETE, complete_checkpoints, optimizer_of
+from demur.distill.train import target_modules, train
 from demur.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +113,7 @@ def test_down_projections_learn_at_a_rate_of_their_own(finished):
                 found.append(parameter.requires_grad_(True))
     for informed, share in ((200, 0.2), (0, 1.0)):
         recipe = Recipe(learning_rate=1e-2, informed=informed)
-        down, up = _optimizer(wrapped, recipe).param_groups
+        down, up = optimizer_of(wrapped, recipe).param_groups
         assert (down["lr"], up["lr"]) == (pytest.approx(share * 1e-2), 1e-2)
         assert [*map(id, down["params"])] == [*map(id, parts["lora_A"])]
         assert [*map(id, up["params"])] == [*map(id, parts["lora_B"])]
@@ -210,7 +202,7 @@ def test_a_finished_training_is_not_done_again(finished, monkeypatch):
     from demur.distill import train as room
 
     _, _, checkpoints, _ = finished
-    monkeypatch.setattr(room, "_trainer", None)  # would fail if it were called
+    monkeypatch.setattr(room, "trainer_of", None)  # would fail if it were called
     chat, narrator = student(), Quiet()
     lessons = made_lessons(chat.model, LESSONS)
     again = train(chat, lessons, RECIPE, checkpoints[0].parent, narrator)[1]

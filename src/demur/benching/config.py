@@ -26,6 +26,7 @@ class BenchConfig(DistillConfig):
     """
 
     verb: ClassVar[str] = "bench distill"
+    parallel: ClassVar[bool] = False
 
     _: KW_ONLY
     rows: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
@@ -44,5 +45,4 @@ class BenchConfig(DistillConfig):
     def identity(self) -> dict[str, Any]:
         """Return all choices but those that say what is added to a bench."""
         added = ("rows", "seeds", "donor", "cross_teacher")
-        whole = super().identity()
-        return {name: value for name, value in whole.items() if name not in added}
+        return {name: value for name, value in super().identity().items() if name not in added}

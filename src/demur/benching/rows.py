@@ -19,8 +19,8 @@ from demur.distill.baselines import choose_scale as scales
 from demur.distill.choose import as_adapted
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective, Supervised
+from demur.distill.recipe import Recipe
 from demur.distill.teachers.choose import FoundTeacher, find_teacher
-from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
@@ -280,6 +280,9 @@ ROWS: dict[str, Row] = {
     ),
     "arithmetic": Row("task arithmetic from a donor", _arithmetic, False, "baseline"),
     "sft": Row("SFT, anchored", _trained("sft", objective="sft"), True, "method"),
+    "full": Row(
+        "SFT, anchored, all weights", _trained("full", objective="sft", full=True), True, "method"
+    ),
     "noise": Row("noise of equal size", _noise, True, "control"),
     "deep": Row(
         "SFT, anchored, deep", _trained("deep", objective="sft", deep=True), True, "method"
@@ -304,11 +307,17 @@ ROWS: dict[str, Row] = {
     ),
     "dpo": Row("DPO", _trained("dpo", objective="dpo"), True, "method"),
     "rloo": Row("RLOO on verdicts", _trained("rloo", objective="rloo"), True, "method"),
+    "reward": Row(
+        "RLOO on a learned reward",
+        _trained("reward", objective="rloo", reward="learned"),
+        True,
+        "method",
+    ),
     "grpo": Row("GRPO on verdicts", _trained("grpo", objective="grpo"), True, "method"),
     "logits": Row(
         "self, logits on own samples", _trained("logits", objective="logits"), True, "method"
     ),
 }
 NEEDS = {"arithmetic": "donor", "cross": "cross_teacher", "cross-varied": "cross_teacher"}
-ASIDE = (*NEEDS, "grpo")  # need more, or say little beside rloo
+ASIDE = (*NEEDS, "grpo", "reward")  # need more, or say little beside rloo
 DEFAULT_ROWS = tuple(name for name in ROWS if name not in ASIDE)

@@ -11,7 +11,7 @@ is spread evenly over all other tokens. A token kept costs 6 bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,21 +51,28 @@ def with_teacher_logits(
     contexts: Mapping[int, tuple[int, ...]],
     journal: Journal,
     *,
+    kinds: Collection[str] = ("refuse", "answer"),
     kept: int = CANDIDATES,
+    width: int | None = None,
     advance: Advance = lambda count: None,
 ) -> tuple[list[Lesson], Truncation | None]:
-    """Return the lessons, each `refuse` and `answer` lesson with its teacher's distributions.
+    """Return the lessons, those of `kinds` with their teacher's distributions.
 
     Args:
         contexts: what the teacher sees before the answer of a lesson, by index
             (`distill.contexts`); where there is none, the lesson's own prompt.
+        kinds: of the lessons that this teacher teaches.
         kept: tokens kept at each place; as many as the lessons' own distributions have.
+        width: of the student's head, where the teacher's is wider: tokens that the student does
+            not have are left out, and the others' probabilities sum to one.
 
     Returns:
         The lessons in order, and the error of what was kept; None where there was nothing to keep.
     """
-    kept = min(kept, int(teacher.model.config.get_text_config().vocab_size))
-    asked = [index for index, one in enumerate(lessons) if one.kind in ("refuse", "answer")]
+    own = int(teacher.model.config.get_text_config().vocab_size)
+    width = min(width or own, own)
+    kept = min(kept, width)
+    asked = [index for index, one in enumerate(lessons) if one.kind in kinds]
     if not asked:
         return list(lessons), None
     seen = {
@@ -73,7 +80,9 @@ def with_teacher_logits(
         for index in asked
     }
     keys = {
-        index: content_key("logits", teacher.weights, teacher.placement.dtype, kept, *_ids(lesson))
+        index: content_key(
+            *("logits", teacher.weights, teacher.placement.dtype, kept, width), *_ids(lesson)
+        )
         for index, lesson in seen.items()
     }
     known = journal.arrays(set(keys.values()))
@@ -83,7 +92,7 @@ def with_teacher_logits(
         indices = [asked[place] for place in places]
         if all(keys[index] in known for index in indices):
             continue
-        logits = teacher_logits(teacher.model, [seen[index] for index in indices])
+        logits = teacher_logits(teacher.model, [seen[index] for index in indices])[:, :width]
         parts = logits.split([len(seen[index].answer) for index in indices])
         fresh = {
             keys[index]: _pack(part, kept)

@@ -1,8 +1,8 @@
 """Choosing what to keep: each stopping point and strength is asked the validation prompts.
 
-A candidate is a checkpoint's LoRA weights at a strength (a factor on the whole delta). The score
-is the share of harmful requests refused, less the share of twins, less the share of ordinary
-instructions: Youden's index with ordinary requests priced in; with a budget see
+A candidate is a checkpoint's LoRA weights, or its own, at a strength (a factor on the whole delta).
+The score is the share of harmful requests refused, less the share of twins, less the share of
+ordinary instructions: Youden's index with ordinary requests priced in; with a budget see
 `measure/allowance.py`. Test prompts play no part.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demur.checkpoint import LowRank
+from demur.checkpoint import Dense, LowRank
 from demur.checkpoint.index import open_checkpoint
 from demur.console import Narrator
+from demur.distill import whole
 from demur.errors import ModelError
 from demur.judge.verdict import Judge
 from demur.measure.allowance import Allowance
@@ -28,6 +29,7 @@ from demur.run.journal import Journal, content_key
 Diverging = Callable[[ChatModel], float]
 UNLIMITED = Allowance()
 SMALLER = (0.7, 0.55, 0.4, 0.25)
+ADAPTER = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,41 @@ class Candidate(Option):
         return f"step {self.checkpoint.name.split('-')[1]}, strength {self.strength:g}"
 
 
+def put(model: Any, checkpoint: Path, strength: float) -> None:
+    """Have the trained model answer as a candidate does.
+
+    Args:
+        model: as `train` returns it.
+    """
+    if (checkpoint / whole.WEIGHTS).exists():
+        whole.put(model, checkpoint, strength)
+    else:
+        load_adapter(model, checkpoint)
+        set_strength(model, strength)
+
+
+def changes_of(
+    model: Any, folder: Path, checkpoint: Path, strength: float
+) -> Mapping[str, LowRank | Dense]:
+    """Return what a candidate changes, by the tensor's name in the checkpoint at `folder`.
+
+    Args:
+        model: the trained one, with the candidate put into it.
+
+    Raises:
+        ModelError: what was trained has no tensor of its own on disk.
+    """
+    if (checkpoint / whole.WEIGHTS).exists():
+        return whole.changes(model, folder, checkpoint, strength)
+    return low_rank_changes(model, folder, strength)
+
+
 def load_adapter(peft: Any, checkpoint: Path) -> None:
     """Put a checkpoint's LoRA weights into the wrapped model."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(peft, load_file(checkpoint / "adapter_model.safetensors"))
+    set_peft_model_state_dict(peft, load_file(checkpoint / ADAPTER))
 
 
 def set_strength(peft: Any, strength: float) -> None:
@@ -122,13 +153,12 @@ def validate(
     narrator: Narrator,
     diverging: Diverging | None = None,
 ) -> Candidate:
-    """Ask one candidate the validation prompts; `chat.model` must be the wrapped model.
+    """Ask one candidate the validation prompts; `chat.model` must be the one that was trained.
 
     Args:
         diverging: measures its divergence from the original; None where that has no limit.
     """
-    load_adapter(chat.model, checkpoint)
-    set_strength(chat.model, strength)
+    put(chat.model, checkpoint, strength)
     candidate = as_adapted(chat, checkpoint, strength)
     label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
     rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
@@ -137,11 +167,12 @@ def validate(
 
 
 def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
-    """Return the chat under a name of its own: that of the adapter and strength that it carries."""
+    """Return the chat under a name of its own: that of the weights and strength that it carries."""
     from demur.models.cache import file_sha256
 
-    adapter = file_sha256(checkpoint / "adapter_model.safetensors")
-    return replace(chat, weights=content_key(chat.weights, adapter, strength))
+    files = (checkpoint / whole.WEIGHTS, checkpoint / ADAPTER)
+    trained = file_sha256(next(path for path in files if path.exists()))
+    return replace(chat, weights=content_key(chat.weights, trained, strength))
 
 
 def choose(

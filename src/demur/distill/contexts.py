@@ -231,22 +231,3 @@ def _templated(chat: ChatModel, turns: Sequence[dict[str, str]]) -> str:
         list(turns), tokenize=False, add_generation_prompt=True, enable_thinking=chat.thinking
     )
     return text
-
-
-def require_same_vocabulary(student: ChatModel, teacher: ChatModel) -> None:
-    """Check that a token id means the same to both, so that logits can be compared.
-
-    Raises:
-        ModelError: it does not; says how much differs.
-    """
-    mine, other = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    differing = {
-        token for token in mine.keys() | other.keys() if mine.get(token) != other.get(token)
-    }
-    if differing:
-        example = min(differing, key=lambda token: (len(token), token))
-        raise ModelError(
-            f"Student and teacher have different vocabularies ({len(mine):,} and {len(other):,} "
-            f"tokens, {len(differing):,} of them not the same, such as {example!r}).",
-            "Distil the teacher's text instead, or use universal logits.",
-        )

@@ -66,6 +66,7 @@ def rollout(
     stops: frozenset[int],
     *,
     temperature: float = 1.0,
+    width: int | None = None,
 ) -> list[tuple[int, ...]]:
     """Draw one answer a request; each ends where it does, or where the model's context does.
 
@@ -74,6 +75,7 @@ def rollout(
         tokens: at most so many new ones, the end mark included.
         stops: the tokens that end an answer.
         temperature: divides the logits; 1 draws from the distribution that is trained.
+        width: only tokens below this number are drawn; by default all that the head has.
 
     Returns:
         The new token ids of each row, in order; at least one.
@@ -83,7 +85,8 @@ def rollout(
     """
     context = context_length(model)
     most = [max(1, min(tokens, context - len(request))) for request in requests]
-    return _written(model, requests, 1, most, stops, common_prefix(requests), temperature)
+    shared = common_prefix(requests)
+    return _written(model, requests, 1, most, stops, shared, temperature, width)
 
 
 def _written(
@@ -94,6 +97,7 @@ def _written(
     stops: frozenset[int],
     shared: int,
     temperature: float,
+    width: int | None = None,
 ) -> list[tuple[int, ...]]:
     """Return what is drawn in each row, the samples of a request one after the other.
 
@@ -109,7 +113,7 @@ def _written(
         alive, can_leave = list(range(len(written))), rows_can_leave(cache)
         ended: set[int] = set()
         while True:
-            drawn = draw(logits / temperature)
+            drawn = draw(logits[:, :width] / temperature)
             for row, token in zip(alive, drawn.tolist(), strict=True):
                 if row not in ended:
                     written[row].append(token)

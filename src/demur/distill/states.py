@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from demur.console import Advance
 from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.scores import answer_outputs, without_dropout
+from demur.distill.untouched import untouched
 from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
 from demur.run.journal import Journal, content_key
 
 ROWS = 32  # answers that are read at once
 Text = tuple[tuple[int, ...], tuple[int, ...]]  # token ids of a request and of an answer
-
-
-@contextmanager
-def untouched(model: Any) -> Iterator[None]:
-    """Switch off what PEFT has put into `model`, which need not be the wrapping model itself."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [one for one in model.modules() if isinstance(one, BaseTunerLayer)]
-    working = [layer for layer in layers if not layer.disable_adapters]
-    trained = [(one, one.requires_grad) for layer in working for one in layer.parameters()]
-    for layer in working:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in working:
-            layer.enable_adapters(True)
-        for parameter, wanted in trained:
-            parameter.requires_grad_(wanted)
 
 
 def hidden_states(model: Any, texts: Sequence[Text], layer: int) -> Any:
@@ -50,12 +31,12 @@ def hidden_states(model: Any, texts: Sequence[Text], layer: int) -> Any:
     rows = [Lesson("answer", prompt, (*answer, 0)) for prompt, answer in texts]
     collate = Collator(rows, shared_prefix(model, rows))
     found: list[Any] = [None] * len(rows)
-    with torch.no_grad(), untouched(model), without_dropout(model):
+    with torch.no_grad(), untouched(model) as before, without_dropout(before):
         for places in plan([len(prompt) + len(answer) for prompt, answer in texts], ROWS):
             batch = collate([{"lesson": place} for place in places])
             batch = {name: one.to(model.device) for name, one in batch.items()}
             batch["labels"] = batch["labels"][:, -1:]  # the head is not needed
-            outputs = answer_outputs(model, batch, output_hidden_states=True)
+            outputs = answer_outputs(before, batch, output_hidden_states=True)
             last = outputs.hidden_states[layer][:, -1].float().cpu()
             for place, state in zip(places, last, strict=True):
                 found[place] = state

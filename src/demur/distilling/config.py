@@ -1,7 +1,7 @@
 """Every choice of `demur distill`, with its default."""
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from cyclopts import Parameter
@@ -11,8 +11,10 @@ from demur.treating.config import BUDGETED, TreatmentConfig
 
 OBJECTIVE = Literal["sft", "dpo", "rloo", "grpo", "logits"]
 GUIDE = Literal["decided", "shown", "instructed", "hinted"]
+REWARD = Literal["verdicts", "learned"]
 REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85,)
+ADDED = ("full", "full_learning_rate", "reward")  # choices that earlier runs did not have
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class DistillConfig(TreatmentConfig):
         longest: tokens of a request that is trained on; longer ones only where there are too few.
         own_tokens: tokens of the student's own answer in a lesson.
         train_texts: texts that the student writes of itself, as an anchor outside chats.
+        full: train all weights of the layers in place of a low-rank change; with first_layer 0 and
+            last_layer 1 those outside the layers too.
+        full_learning_rate: of AdamW, in place of learning_rate, where all weights are trained.
         rank: rank of the low-rank patch.
         informed: requests a side from which training's first directions are drawn; 0 for random.
         first_layer: where training begins, as a fraction of the model's depth.
@@ -54,11 +59,14 @@ class DistillConfig(TreatmentConfig):
         divergence: with logits, 0 for KL(teacher, student), 1 for the reverse.
         samples: with rloo and grpo, answers a request, one of them demonstrated.
         sample_tokens: with rloo, grpo and logits, tokens that the student writes in training.
-        over_refusal_price: with rloo and grpo, what refusing a harmless request costs.
+        reward: with rloo and grpo, what pays: the judge's verdicts, or a reward model learned
+            from refusals preferred to the student's compliance, and its answers to refusals.
+        over_refusal_price: with rloo and grpo on verdicts, what refusing a harmless request costs.
         strengths: factors on the delta that validation chooses from, beside 1.
     """
 
     verb: ClassVar[str] = "distill"
+    parallel: ClassVar[bool] = True
     positive: ClassVar[tuple[str, ...]] = (
         *TreatmentConfig.positive,
         *("train_pairs", "longest", "own_tokens", "rank", "batch", "micro_batch", "epochs"),
@@ -79,6 +87,8 @@ class DistillConfig(TreatmentConfig):
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
     train_texts: Annotated[int, TRAINING] = 64
+    full: Annotated[bool, TRAINING] = False
+    full_learning_rate: Annotated[float, TRAINING] = 3e-5
     rank: Annotated[int, TRAINING] = 8
     informed: Annotated[int, TRAINING] = 200
     first_layer: Annotated[float, TRAINING] = 0.4
@@ -99,6 +109,7 @@ class DistillConfig(TreatmentConfig):
     divergence: Annotated[float, TRAINING] = 0.5
     samples: Annotated[int, TRAINING] = 4
     sample_tokens: Annotated[int, TRAINING] = 24
+    reward: Annotated[REWARD, TRAINING] = "verdicts"
     over_refusal_price: Annotated[float, TRAINING] = 1.0
     strengths: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = STRENGTHS
 
@@ -109,7 +120,8 @@ class DistillConfig(TreatmentConfig):
         object.__setattr__(self, "refusal", tuple(one))
         super().__post_init__()
         self._require("pattern", "uniform or varied", self.pattern in ("uniform", "varied"))
-        self._require("learning_rate", "above 0, at most 1", 0 < self.learning_rate <= 1)
+        for name in ("learning_rate", "full_learning_rate"):
+            self._require(name, "above 0, at most 1", 0 < getattr(self, name) <= 1)
         self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
         self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
         self._require(
@@ -118,6 +130,7 @@ class DistillConfig(TreatmentConfig):
         self._require(
             "guide", f"one of {', '.join(get_args(GUIDE))}", self.guide in get_args(GUIDE)
         )
+        self._require("reward", "verdicts or learned", self.reward in get_args(REWARD))
         self._require("beta", "above 0", self.beta is None or self.beta > 0)
         self._require("on_policy", "from 0 to 1", 0 <= self.on_policy <= 1)
         self._require("divergence", "from 0 to 1", 0 <= self.divergence <= 1)
@@ -125,9 +138,13 @@ class DistillConfig(TreatmentConfig):
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
 
     def identity(self) -> dict[str, Any]:
-        """Return every choice; a budget that is not given leaves a run what it was without one."""
-        unset = {name for name in BUDGETED if getattr(self, name) is None}
-        return {name: value for name, value in self.resolved().items() if name not in unset}
+        """Return every choice, later additions only where they are made: earlier runs go on."""
+        default = {each.name: each.default for each in fields(self)}
+        return {
+            name: value
+            for name, value in self.resolved().items()
+            if name not in (*ADDED, *BUDGETED) or value != default[name]
+        }
 
     @property
     def _known_objective(self) -> bool:

@@ -15,6 +15,7 @@ from demur.distill.lessons import (
     text_lessons,
 )
 from demur.distill.teachers.choose import FoundTeacher
+from demur.distill.teachers.other import Other
 from demur.distilling.config import DistillConfig
 from demur.distilling.teaching import Teaching
 from demur.judge.names import Means
@@ -33,12 +34,14 @@ class Made:
         refusing: `refuse` lessons.
         answering: `answer` and `keep` lessons: benign requests with the student's own answers.
         texts: what the student writes outside a chat.
+        teacher: the other model that the refusals are of, where its weights are at hand.
     """
 
     harmful: list[Prompt]
     refusing: list[Lesson]
     answering: list[Lesson]
     texts: list[Lesson]
+    teacher: Other | None = None
 
 
 def _brief_enough(
@@ -83,6 +86,7 @@ def lessons_of(
         means: how a teacher behind an endpoint is asked.
         phases: as in `Teaching`.
     """
+    teacher = None
     if found is None:
         harmful, twins, ordinary = _brief_enough(config, chat, splits)
         refusing = refusing_lessons(chat, harmful, config.refusal)
@@ -91,6 +95,8 @@ def lessons_of(
         teaching = Teaching(config, context, chat, found, means or Means(), pick, phases)
         taught = teaching.taught(splits)
         refusing, (harmful, twins, ordinary) = taught.lessons, taught.picked
+        teacher = taught.teacher if config.objective == "logits" else None
+        del taught  # and with it a teacher that has said all that is learnt of it
     benign = [*twins, *ordinary]
     with context.narrator.progress("the model's own answers", len(benign)) as advance:
         keeping = own_answers(
@@ -118,4 +124,4 @@ def lessons_of(
         f"{made['left_out']} left out, where it said nothing fit to be kept"
     )
     texts = text_lessons(chat, config.train_texts, context.folder.journal, config.seed)
-    return Made(harmful, refusing, [*helping, *kept], texts)
+    return Made(harmful, refusing, [*helping, *kept], texts, teacher)

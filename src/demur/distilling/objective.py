@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from demur.distill.contexts import SAFETY, Guide, contexts, decided, hinted, instructed, shown
 from demur.distill.deep import complying_answers, continued, deep_lessons
 from demur.distill.lessons import Lesson, mostly_openings, own_answers
 from demur.distill.objectives import Objective
+from demur.distill.objectives.reward import LearnedReward, learn_reward, save_reward
 from demur.distill.preference import preference_lessons, with_references
-from demur.distill.train import Recipe, distilled, supervised
+from demur.distill.recipe import Recipe
+from demur.distill.train import supervised
 from demur.distilling.config import DistillConfig
+from demur.distilling.logits import prepare_logits
 from demur.distilling.make_lessons import Made
-from demur.errors import TrainingError
 from demur.models.chat_model import ChatModel
+from demur.report.figures import counts, rate_text
 from demur.treating.stages import Context
 
 REJECTED_TOKENS = 8
-EXAMPLES = 4  # of either kind, in a teacher's context, where it has room
+CHANCE = 0.5  # of putting two answers in the right order
+REWARD = "reward"
 
 
 def prepare(
@@ -38,54 +41,17 @@ def prepare(
         lessons = [*mostly_openings(whole), *made.texts]
         return lessons, supervised(lessons, recipe)
     if config.objective == "logits":
-        lessons = [*whole, *made.texts]
-        return lessons, distilled(chat, lessons, recipe, _guided(config, chat, made, lessons))
+        return prepare_logits(config, context, chat, made, recipe)
     from demur.distill.objectives.make import make_objective
 
+    reward = None
     if config.objective == "dpo":
         lessons = [*_preferences(context, chat, made), *made.texts]
     else:
         lessons = [*whole, *made.texts]
-    return lessons, make_objective(chat, lessons, recipe, context.judge)
-
-
-def _guided(
-    config: DistillConfig, chat: ChatModel, made: Made, lessons: list[Lesson]
-) -> dict[int, tuple[int, ...]]:
-    """Return the teacher's prompts, with as many examples as its context has room for."""
-    requests = [lesson.request for lesson in lessons]
-    examples = EXAMPLES
-    while True:
-        try:
-            return contexts(chat, lessons, requests, guide_of(config, chat, made, examples))
-        except TrainingError:
-            if examples == 1:
-                raise
-            examples //= 2
-
-
-def guide_of(config: DistillConfig, chat: ChatModel, made: Made, examples: int = EXAMPLES) -> Guide:
-    """Return what the student sees when it is its own teacher.
-
-    Args:
-        examples: of either kind, where it sees examples.
-    """
-    refusal = config.refusal[0]
-    if config.guide == "instructed":
-        return instructed(refusal)
-    if config.guide == "hinted":
-        return hinted
-    brief = sorted(made.harmful, key=lambda prompt: (len(prompt.text), prompt.key))
-    refused = [prompt.text for prompt in brief[:examples]]
-    by_length = sorted(made.answering, key=lambda lesson: (len(lesson.prompt), lesson.prompt))
-    answered = [
-        (lesson.request, chat.decode(lesson.answer))
-        for lesson in by_length[:examples]
-        if lesson.request
-    ]
-    if config.guide == "shown":
-        return shown(refused, refusal, answered, SAFETY)
-    return decided(refused, answered)
+        if config.reward == "learned":
+            reward = _learned_reward(config, context, chat, made)
+    return lessons, make_objective(chat, lessons, recipe, context.judge, reward)
 
 
 def _deep(config: DistillConfig, context: Context, chat: ChatModel, made: Made) -> Made:
@@ -109,6 +75,13 @@ def _deep(config: DistillConfig, context: Context, chat: ChatModel, made: Made) 
 
 
 def _preferences(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
+    found = _preferred(context, chat, made)
+    with context.narrator.progress("how likely it finds either answer", len(found)) as advance:
+        return with_references(chat, found, context.folder.journal, advance)
+
+
+def _preferred(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
+    """Return pairs of answers, the better and the worse, without the student's own preference."""
     journal, narrator = context.folder.journal, context.narrator
     with narrator.progress("what it says to harmful requests", len(made.harmful)) as advance:
         complying = own_answers(
@@ -126,5 +99,25 @@ def _preferences(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
     narrator.say(
         f"  {found.not_complied} harmful requests left out, with which it does not comply itself"
     )
-    with narrator.progress("how likely it finds either answer", len(found.lessons)) as advance:
-        return with_references(chat, found.lessons, journal, advance)
+    return found.lessons
+
+
+def _learned_reward(
+    config: DistillConfig, context: Context, chat: ChatModel, made: Made
+) -> LearnedReward:
+    """Learn a reward from pairs of answers, keep it in the run folder, and say how good it is."""
+    pairs = [lesson for lesson in _preferred(context, chat, made) if lesson.rejected]
+    journal, narrator = context.folder.journal, context.narrator
+    with narrator.progress("states from which answers are rewarded", 2 * len(pairs)) as advance:
+        learned = learn_reward(chat, pairs, journal, advance, seed=config.seed)
+    if not context.folder.follows:
+        save_reward(learned, context.folder.path / f"reward-{config.seed}.safetensors")
+    right = learned.held_out
+    narrator.say(
+        f"  the learned reward puts {counts(right)} pairs of held-out requests in the right order, "
+        f"{rate_text(right)}: harmful {counts(learned.harmful)}, benign {counts(learned.benign)}"
+    )
+    if right.low <= CHANCE:
+        narrator.say("  that is no better than chance, as far as so many pairs can show")
+    journal.keep_fact(REWARD, {"right": [right.count, right.n], "trained": learned.trained.n})
+    return LearnedReward(chat, learned)

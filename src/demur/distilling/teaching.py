@@ -37,6 +37,11 @@ from demur.stats import Rate
 from demur.treating.stages import Context
 
 BENIGN_ASKED = 32  # twins, and as many ordinary instructions
+BY_TOKENS = "Its logits are distilled, token by token."
+BY_RANKS = (
+    "Its text is distilled, and its logits by rank: how sure it is at each place, not of which "
+    "words (universal logit distillation)."
+)
 
 Picked = tuple[list[Prompt], list[Prompt], list[Prompt]]
 Pick = Callable[[Splits], Picked]
@@ -44,10 +49,17 @@ Pick = Callable[[Splits], Picked]
 
 @dataclass(frozen=True)
 class Taught:
-    """Lessons in refusing, and the prompts that were picked: harmful, twins and ordinary."""
+    """What was learnt from a teacher.
+
+    Attributes:
+        lessons: in refusing.
+        picked: the prompts that were picked: harmful, twins and ordinary.
+        teacher: another model whose weights are in memory, for objectives that ask its logits.
+    """
 
     lessons: list[Lesson]
     picked: Picked
+    teacher: Other | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,7 @@ class Teaching:
         return Taught(
             self._lessons(teacher.name, answered, answered, filtered, pattern),
             (answered, twins, ordinary),
+            teacher if isinstance(teacher, Other) else None,
         )
 
     def _recorded(self, splits: Splits, path: Path) -> Taught:
@@ -143,7 +156,11 @@ class Teaching:
             )
         assert self.found.resolved is not None
         other = self._load(self.found.resolved)
-        self._say(compare_vocabularies(self.chat, other).sentence)
+        match = compare_vocabularies(self.chat, other)
+        done = "Its text is distilled."
+        if self.config.objective == "logits":
+            done = BY_TOKENS if match.same else BY_RANKS
+        self._say(f"{match.sentence} {done}")
         return Other(other, journal, _short_name(self.found.resolved))
 
     def _load(self, resolved: ResolvedModel) -> ChatModel:

@@ -9,16 +9,19 @@ from pathlib import Path
 from demur.distill.choose import Candidate
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective
+from demur.distill.recipe import Recipe, trained_layers
 from demur.distill.teachers.choose import FoundTeacher, find_teacher
-from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
+from demur.distilling.logits import FACT as LOGITS
 from demur.distilling.make_lessons import Made, lessons_of
-from demur.distilling.objective import prepare
+from demur.distilling.objective import REWARD, prepare
+from demur.errors import ConfigError
 from demur.judge.names import Means
 from demur.measure.allowance import Payment
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
 from demur.report import figures
+from demur.run.processes import launched
 from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import (
     Context,
@@ -48,8 +51,15 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
         means: how a teacher behind an endpoint is asked.
 
     Raises:
+        ConfigError: a batch cannot be divided among the processes that were launched.
         DemurError: there is no such teacher.
     """
+    count = launched().count
+    if config.batch % count:
+        raise ConfigError(
+            f"A batch of {config.batch} lessons cannot be divided among {count} processes.",
+            f"Give a --batch that is a multiple of {count}, or launch another number of them.",
+        )
     means = means or Means()
     found = None
     if config.teacher is not None:
@@ -68,11 +78,12 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
 def recipe_of(config: DistillConfig) -> Recipe:
     """Return how `config` trains."""
     return Recipe(
+        full=config.full,
         rank=config.rank,
         informed=config.informed,
         first_layer=config.first_layer,
         last_layer=config.last_layer,
-        learning_rate=config.learning_rate,
+        learning_rate=config.full_learning_rate if config.full else config.learning_rate,
         batch=config.batch,
         micro_batch=config.micro_batch,
         epochs=config.epochs,
@@ -98,17 +109,17 @@ def _treat(
     found: FoundTeacher | None,
     means: Means,
 ) -> Treated:
-    from demur.distill.choose import low_rank_changes
+    from demur.distill.choose import changes_of
 
     taught = teach(config, context, chat, splits, context.folder.path / "training", found, means)
-    base = context.resolved.folder
-    payment = allowance(config).payment(taught.chosen, taught.tried)
+    base, chosen = context.resolved.folder, taught.chosen
+    payment = allowance(config).payment(chosen, taught.tried)
     return Treated(
-        lambda: low_rank_changes(chat.model, base, taught.chosen.strength),
-        taught.chosen,
+        lambda: changes_of(chat.model, base, chosen.checkpoint, chosen.strength),
+        chosen,
         taught.tried,
-        _steps(config, context, taught.chosen, taught.tried, payment),
-        config.rank,
+        _steps(config, context, chosen, taught.tried, payment),
+        None if config.full else config.rank,
         payment,
     )
 
@@ -132,7 +143,9 @@ def teach(
     prepare: Prepare = prepare,
     phases: str = "",
 ) -> Taught:
-    """Make lessons, train and choose; leaves the chosen delta in `chat.model`, wrapped by PEFT.
+    """Make lessons, train and choose; leaves the chosen delta in `chat.model`.
+
+    With LoRA, `chat.model` is then wrapped by PEFT.
 
     Args:
         folder: where the training's checkpoints go.
@@ -142,20 +155,25 @@ def teach(
 
     Raises:
         TrainingError: there is too little to train on, or a loss that is no number.
+        SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
-    from demur.distill.choose import choose, load_adapter, require_on_disk, set_strength
-    from demur.distill.train import target_modules, train
+    from demur.distill.choose import choose, put
+    from demur.distill.train import train
 
     journal, recipe = context.folder.journal, recipe_of(config)
     probes = choosing_probes(config, splits)
-    require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
-    with context.phase(f"Making lessons{phases}"):
+    _require_possible(context, chat, recipe)
+    processes, on_cpu = launched(), context.on_cpu
+    with processes.leader_first(on_cpu=on_cpu), context.phase(f"Making lessons{phases}"):
         made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
         diverging = divergence_of_candidates(config, context, chat, probes)
     with context.phase(f"{TRAINING}{phases}"):
-        wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
-    chat.model = wrapped
+        trained, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
+    chat.model = trained
+    processes.part(on_cpu=on_cpu)
+    if processes.follows:
+        raise SystemExit(0)
     with context.phase(f"{CHOOSING}{phases}"):
         chosen, tried = choose(
             chat,
@@ -177,9 +195,29 @@ def teach(
             )
         if payment := allowance(config).payment(chosen, tried):
             context.narrator.say(f"  {payment.sentence}")
-    load_adapter(wrapped, chosen.checkpoint)
-    set_strength(wrapped, chosen.strength)
+    put(trained, chosen.checkpoint, chosen.strength)
     return Taught(chosen, tuple(tried))
+
+
+def _require_possible(context: Context, chat: ChatModel, recipe: Recipe) -> None:
+    """Check, before hours of work, that memory will do and that a patch can be written.
+
+    Raises:
+        ModelError: what is trained has no tensor of its own on disk.
+        TrainingError: full fine-tuning takes more memory than is free.
+    """
+    from demur.distill import whole
+    from demur.distill.choose import require_on_disk
+    from demur.distill.train import target_modules
+
+    folder = context.resolved.folder
+    if recipe.full:
+        depth = int(chat.model.config.get_text_config().num_hidden_layers)
+        layers = trained_layers(depth, recipe)
+        whole.require_memory(chat.model, layers)
+        whole.require_whole_on_disk(chat.model, folder, layers)
+    else:
+        require_on_disk(chat.model, folder, target_modules(chat.model))
 
 
 def _steps(
@@ -198,10 +236,11 @@ def _steps(
         "with the model's own answers; "
         f"{figures.grouped(made.get('left_out', 0))} that the model itself had refused, or left "
         "without an answer, were not taught.",
-        f"A low-rank change (rank {config.rank}) of the layers from "
+        f"{_changed(config)} of the layers from "
         f"{figures.percent(config.first_layer)} to {figures.percent(config.last_layer)} of the "
-        f"depth was trained {TRAINED[config.objective]}, and to stay close to the original's own "
-        "distribution on the harmless ones.",
+        f"depth {'were' if config.full else 'was'} trained {_trained_to(config, context)}, and to "
+        "stay close to the original's own distribution on the harmless ones."
+        f"{_kept_logits(context)}",
         f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
         "prompts: "
         + (
@@ -211,6 +250,39 @@ def _steps(
             else f"most harmful requests refused within the budget. {payment.sentence}"
         ),
     )
+
+
+def _changed(config: DistillConfig) -> str:
+    return "All weights" if config.full else f"A low-rank change (rank {config.rank})"
+
+
+def _trained_to(config: DistillConfig, context: Context) -> str:
+    """Return what training was for, after "was trained"."""
+    if config.objective in ("rloo", "grpo") and config.reward == "learned":
+        learned = context.folder.journal.fact(REWARD) or {"right": (0, 0), "trained": 0}
+        count, n = learned["right"]
+        return (
+            "on its own answers, rewarded by a model of preferences that was learned from "
+            f"{figures.grouped(learned['trained'])} pairs of answers and puts {count} of {n} "
+            "others in the right order"
+        )
+    said = context.folder.journal.fact(LOGITS) or {}
+    if config.objective != "logits" or not said.get("teacher"):
+        return TRAINED[config.objective]
+    if said["way"] == "rank":
+        paired, places = said["paired"]
+        return (
+            "to refuse the harmful requests, and to be as sure as "
+            f"{said['teacher']} is, whose vocabulary is another, at {figures.grouped(paired)} of "
+            f"{figures.grouped(places)} places (universal logit distillation)"
+        )
+    return f"to agree with {said['teacher']}, at every token of its own answers to harmful requests"
+
+
+def _kept_logits(context: Context) -> str:
+    """Return what keeping logits on disk has lost, as sentences of their own."""
+    said = context.folder.journal.fact(LOGITS) or {}
+    return "".join(f" {one[0].upper()}{one[1:]}." for one in said.get("kept", ()))
 
 
 def _taught_refusals(config: DistillConfig, context: Context) -> str:

@@ -15,6 +15,7 @@ from demur.errors import ModelError, PromptError
 from demur.models.device import Placement
 from demur.models.memory import keep_freed_memory
 from demur.run.journal import content_key
+from demur.run.processes import launched
 
 TEMPLATES = {
     "chatml": (
@@ -175,6 +176,14 @@ def choose_template(tokenizer: Any, name: str, choice: str | None) -> None:
         )
 
 
+def _device_map(placement: Placement) -> Any:
+    """Return where the weights go: over all GPUs, or on the one of this process among several."""
+    if placement.device != "cuda":
+        return None
+    processes = launched()
+    return {"": processes.local} if processes.several else "auto"
+
+
 def load_chat_model(
     folder: Path,
     placement: Placement,
@@ -207,7 +216,7 @@ def load_chat_model(
             folder,
             dtype=getattr(torch, placement.dtype),
             trust_remote_code=trust_remote_code,
-            device_map="auto" if placement.device == "cuda" else None,
+            device_map=_device_map(placement),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

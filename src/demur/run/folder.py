@@ -114,11 +114,18 @@ class RunFolder:
     Attributes:
         path: the folder.
         configuration: what it was opened for.
+        follows: whether it is another process's run, which this one takes a part in.
         journal: its journal.
     """
 
-    def __init__(self, path: Path, configuration: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, configuration: Mapping[str, Any], *, follows: bool = False
+    ) -> None:
         """Open or create the run at `path` for exactly this configuration.
+
+        Args:
+            follows: a process that was launched with the one whose run it is: it takes no lock,
+                and what it adds to the journal is not kept.
 
         Raises:
             RunError: another process works in it, it belongs to another configuration, or it
@@ -126,18 +133,24 @@ class RunFolder:
         """
         self.path = path
         self.configuration = dict(configuration)
+        self.follows = follows
+        self._lock: IO[str] | None = None
+        if follows:
+            self._check(configuration)
+            self.journal = Journal(path / "journal.sqlite", writes=False)
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = (path / ".lock").open("a+")
+            lock = (path / ".lock").open("a+")
         except OSError as error:
             raise RunError(
                 f"The run folder {path} cannot be written ({error.strerror}).",
                 "Choose another one with --run.",
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
+            lock.close()
             if not isinstance(error, BlockingIOError):
                 raise RunError(
                     f"The run folder {path} cannot be locked ({error.strerror}).",
@@ -147,12 +160,13 @@ class RunFolder:
                 f"Another process is at work in {path}.",
                 "Wait for it, or give this run a folder of its own with --run.",
             ) from error
+        self._lock = lock
         try:
             self.sweep("config.json")
             self._check(configuration)
             self.journal = Journal(path / "journal.sqlite")
         except BaseException:
-            self._lock.close()
+            lock.close()
             raise
 
     def _check(self, configuration: Mapping[str, Any]) -> None:
@@ -187,7 +201,7 @@ class RunFolder:
         Args:
             names: of the files and folders that the run itself writes, relative to its folder.
         """
-        for name in names:
+        for name in () if self.follows else names:
             place = self.path / name
             for half in place.parent.glob(f".{glob.escape(place.name)}.*.partial"):
                 if half.is_dir():
@@ -198,7 +212,8 @@ class RunFolder:
     def close(self) -> None:
         """Close the journal and let the next process in."""
         self.journal.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> RunFolder:
         return self

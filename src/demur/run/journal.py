@@ -111,13 +111,17 @@ def _enter_write_ahead_mode(connection: sqlite3.Connection) -> None:
 class Journal:
     """Rows that outlive the process; safe to open from several processes at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         """Open or create the journal at `path`.
+
+        Args:
+            writes: whether what is added is kept; another process may be the one that writes.
 
         Raises:
             RunError: the file cannot be written, or is not a journal.
         """
         self.path = path
+        self.writes = writes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = _open(path)
@@ -132,6 +136,8 @@ class Journal:
         self.connection.close()
 
     def _write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        if not self.writes:
+            return
         try:
             with self.connection:
                 self.connection.execute("BEGIN IMMEDIATE")

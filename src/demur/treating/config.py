@@ -53,6 +53,7 @@ class TreatmentConfig:
     """
 
     verb: ClassVar[str] = ""
+    parallel: ClassVar[bool] = False  # whether several processes may be launched to run it together
     purpose: ClassVar[str] = "train"  # what the first split's prompts are there for
     positive: ClassVar[tuple[str, ...]] = (
         *("validation_pairs", "test_pairs", "test_ordinary", "answer_tokens"),

@@ -7,11 +7,14 @@ same command: finished answers, verdicts, training steps and measurements are no
 from __future__ import annotations
 
 import gc
+import io
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
 
 from demur import __version__
 from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_checkpoint
@@ -31,6 +34,7 @@ from demur.prompts.types import SPLITS, Splits
 from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
+from demur.run.processes import launched, require_sharing
 from demur.treating.config import TreatmentConfig
 from demur.treating.stages import (
     Context,
@@ -107,6 +111,7 @@ def run_treatment(
     Raises:
         DemurError: something is wrong that the user can put right; nothing is half-written.
         Interrupted: Ctrl-C; the same call continues.
+        SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
     try:
         return _run(config, treatment, run, narrator or Narrator())
@@ -129,6 +134,10 @@ def opened(
     Raises:
         DemurError: the model or the prompts cannot be used, or the folder is another run's.
     """
+    require_sharing(config.verb, config.parallel)
+    processes = launched()
+    if processes.follows:
+        narrator = Narrator(Console(file=io.StringIO()))  # one of them speaks for all
     narrator.heading(f"Looking at {config.model}")
     resolved = resolve(
         config.model,
@@ -153,9 +162,14 @@ def opened(
     }
     path = run or default_folder(config.model, identity)
     require_room(path, int(resolved.parameters * 10))
-    with RunFolder(path, identity) as folder:
+    on_cpu = placement.device == "cpu"
+    if processes.follows:
+        processes.meet(on_cpu=on_cpu)  # where the leader has opened the folder
+    with RunFolder(path, identity, follows=processes.follows) as folder:
         folder.sweep(*sweep)
-        narrator.log_to(folder.path / "run.log")
+        if not processes.follows:
+            narrator.log_to(folder.path / "run.log")
+            processes.meet(on_cpu=on_cpu)
         narrator.say(f"  run folder: {folder.path}")
         yield (
             Context(config, folder, narrator, OpeningJudge(), resolved, placement, base_hash),
@@ -171,6 +185,9 @@ def _run(
     with opened(config, run, narrator, PATCH, "model", *DOCUMENTS) as (context, splits):
         probes = reported_probes(config, splits)
         chat = context.load(context.resolved.folder, context.base_hash)
+        if launched().follows:
+            treatment(context, chat, splits)  # as far as it is shared
+            raise SystemExit(0)
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, "before")
             original = reference(context, chat, before)

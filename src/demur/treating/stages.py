@@ -53,6 +53,11 @@ class Context:
     base_hash: str
     phases: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the run computes on CPUs."""
+        return self.placement.device == "cpu"
+
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
         """Say what begins, and keep how long it took, time before a kill added; then tidy up."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.distill.students import student
 from tests.endpoint_server import Fails, Says, model_server
@@ -55,9 +57,12 @@ def test_vocabularies():
     assert "pad '<|im_end|>' and '<|endoftext|>'" in compare_vocabularies(chat, teacher).sentence
     teacher.tokenizer.add_tokens(["<more>", "<and more>"])
     found = compare_vocabularies(chat, teacher)
+    assert found.same and "and the teacher 2 more" in found.sentence
+    found = compare_vocabularies(teacher, chat)
     assert not found.same
-    assert "0 only the student's, 2 only the teacher's, 0 under other numbers" in found.sentence
-    assert "text, or use universal logits" in found.sentence
+    assert "2 only the student's, 0 only the teacher's, 0 under other numbers" in found.sentence
+    found = compare_vocabularies(chat, replace(teacher, _stops=frozenset({9})))
+    assert not found.same and "but none that ends an answer of both" in found.sentence
 
 
 def test_an_endpoint_is_asked_once_and_goes_on_within_its_cap(journal):

@@ -9,7 +9,7 @@ over lessons. Nothing flows back through the draws.
 
 The teacher sees its own context (`distill.contexts`), then the same answer tokens:
 
-* without `teacher`, it is the student itself with its LoRA weights switched off. Told by its
+* without `teacher`, it is the student itself as it was before training. Told by its
   context what the student is not, it is a teacher of itself (context distillation, Askell et al.
   2021, Snell et al. 2022); told the right decision, it has privileged information (Vapnik and
   Vashist 2009, Lopez-Paz et al. 2016).
@@ -23,8 +23,7 @@ divergence is then taken over those tokens and the others as one, a lower bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +31,7 @@ from demur.distill.collate import IGNORED, Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.sampling import rollout
 from demur.distill.scores import answer_logits, without_dropout
+from demur.distill.untouched import is_there, untouched
 from demur.errors import ConfigError, TrainingError
 
 # Of a distribution cut to its likeliest tokens: less than half precision can tell from nothing.
@@ -77,8 +77,8 @@ class Distilled:
         """Return the mean loss a lesson; see the module's docstring.
 
         Raises:
-            TrainingError: the untouched student is asked but `model` has no LoRA weights to switch
-                off, or the student's probabilities became NaN.
+            TrainingError: the untouched student is asked but not there any more, or the student's
+                probabilities became NaN.
         """
         import torch
 
@@ -89,13 +89,12 @@ class Distilled:
             lesson.log_probabilities is not None and not new
             for lesson, new in zip(lessons, sampled, strict=True)
         ]
-        # Before the student's own pass: PEFT takes the gradient off what it switches off.
         passes = []
         for teacher, rows in self._teachers(lessons, cached):
-            if teacher is None and not hasattr(model, "disable_adapter"):
+            if teacher is None and not is_there(model):
                 raise TrainingError(
-                    "The student is trained whole, so that it is not there as it was to teach.",
-                    "Train LoRA weights, or keep what the teachers think with `cached_logits`.",
+                    "The student is trained, and not there as it was to teach.",
+                    "Train LoRA weights, or keep a copy of it with `untouched.remember`.",
                 )
             taught = [
                 replace(answered[row], prompt=self.contexts.get(indices[row], answered[row].prompt))
@@ -133,7 +132,10 @@ class Distilled:
 
         sampled = (torch.rand(len(lessons)) < self.on_policy).tolist()
         prompts = [lesson.prompt for lesson, new in zip(lessons, sampled, strict=True) if new]
-        drawn = iter(rollout(model, prompts, self.tokens, self.stops) if prompts else ())
+        # A head that is padded more than another model's would draw what that one has not.
+        width = self.teacher and int(self.teacher.config.get_text_config().vocab_size)
+        written = rollout(model, prompts, self.tokens, self.stops, width=width) if prompts else ()
+        drawn = iter(written)
         answered = [
             replace(lesson, answer=next(drawn), log_probabilities=None, candidates=None)
             if new
@@ -158,17 +160,6 @@ class Distilled:
         return [(teacher, rows) for teacher, rows in groups if rows]
 
 
-@contextmanager
-def untouched(model: Any) -> Iterator[None]:
-    """Hold `model` as it was before training: its LoRA weights off, no dropout."""
-    with without_dropout(model):
-        if hasattr(model, "disable_adapter"):
-            with model.disable_adapter():
-                yield
-        else:
-            yield
-
-
 def collated(model: Any, lessons: Sequence[Lesson]) -> dict[str, Any]:
     """Return a batch of these lessons on the model's device; answers end at the right edge."""
     batch = Collator(lessons, shared_prefix(model, lessons))(
@@ -181,7 +172,7 @@ def teacher_logits(model: Any, lessons: Sequence[Lesson], teacher: Any = None) -
     """Return the teacher's logits at every answer token, row after row: (tokens, vocabulary).
 
     Args:
-        model: the student, which is the teacher with its LoRA weights off where there is no other.
+        model: the student, which is the teacher as it was before training where there is no other.
         lessons: with the prompts that the teacher sees; their own distributions are not used.
     """
     import torch
@@ -196,8 +187,8 @@ def teacher_logits(model: Any, lessons: Sequence[Lesson], teacher: Any = None) -
             logits = answer_logits(teacher, batch)
         else:
             batch = collated(model, bare)
-            with untouched(model):
-                logits = answer_logits(model, batch)
+            with untouched(model) as before, without_dropout(before):
+                logits = answer_logits(before, batch)
         return logits[batch["labels"] != IGNORED]
 
 

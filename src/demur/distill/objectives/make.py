@@ -13,7 +13,8 @@ from demur.distill.objectives.base import Objective
 from demur.distill.objectives.dpo import DirectPreference
 from demur.distill.objectives.policy import PolicyGradient
 from demur.distill.objectives.rewards import Reward, VerdictReward
-from demur.distill.train import Recipe, supervised
+from demur.distill.recipe import Recipe
+from demur.distill.train import supervised
 from demur.errors import ConfigError
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel

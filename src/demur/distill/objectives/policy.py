@@ -31,6 +31,7 @@ from demur.distill.lessons import Lesson
 from demur.distill.objectives.rewards import Reward
 from demur.distill.sampling import sample
 from demur.distill.scores import answer_logits, token_log_probabilities, without_dropout
+from demur.distill.untouched import untouched
 from demur.errors import ConfigError
 from demur.models.forward import can_share_prefix
 
@@ -39,7 +40,7 @@ SPREAD = 1e-4  # added to a group's spread, so that equal rewards have no advant
 
 @dataclass(frozen=True)
 class PolicyGradient:
-    """The objective of this module; needs a student wrapped by PEFT.
+    """The objective of this module.
 
     Attributes:
         lessons: those that are trained on, whole; their `request` must be told.
@@ -113,8 +114,8 @@ class PolicyGradient:
                 device=logits.device,
             )
             if bool(prices.any()):
-                with torch.no_grad(), model.disable_adapter():
-                    before = answer_logits(model, drawn)
+                with torch.no_grad(), untouched(model) as untrained:
+                    before = answer_logits(untrained, drawn)
                 moved = (exact_divergence(logits, before) * (drawn["labels"] >= 0)).sum(1)
                 loss = loss + (prices * moved).sum()
         return loss / len(rows)

@@ -47,7 +47,13 @@ class Other:
 
 @dataclass(frozen=True)
 class VocabularyMatch:
-    """Whether a token id means the same to two models, and in words what differs."""
+    """Whether a token id means the same to two models, and in words what differs.
+
+    Attributes:
+        same: every token of the student's has the same number in the teacher's vocabulary, and
+            both end an answer with the same mark.
+        sentence: what is the same and what is not.
+    """
 
     same: bool
     sentence: str
@@ -65,16 +71,17 @@ def compare_vocabularies(student: ChatModel, teacher: ChatModel) -> VocabularyMa
         != (other := getattr(teacher.tokenizer, name, None))
     ]
     said = f"; special tokens differ: {', '.join(special)}" if special else ""
-    if mine == theirs:
+    more = len(theirs) - len(shared)
+    if len(shared) < len(mine) or moved:
         return VocabularyMatch(
-            True,
-            f"Student and teacher have the same {len(mine):,} tokens{said}: "
-            "its logits can be distilled token by token, or its text.",
+            False,
+            f"Student and teacher have different vocabularies ({len(mine):,} and {len(theirs):,} "
+            f"tokens: {len(mine) - len(shared):,} only the student's, {more:,} only the "
+            f"teacher's, {moved:,} under other numbers{said}).",
         )
+    besides = f", and the teacher {more:,} more" if more else ""
+    ending = bool(student.stops & teacher.stops)
+    ends = "" if ending else ", but none that ends an answer of both"
     return VocabularyMatch(
-        False,
-        f"Student and teacher have different vocabularies ({len(mine):,} and {len(theirs):,} "
-        f"tokens: {len(mine) - len(shared):,} only the student's, {len(theirs) - len(shared):,} "
-        f"only the teacher's, {moved:,} under other numbers{said}): "
-        "distil the teacher's text, or use universal logits.",
+        ending, f"Student and teacher have the same {len(mine):,} tokens{besides}{ends}{said}."
     )

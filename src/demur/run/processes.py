@@ -1,0 +1,125 @@
+"""Several processes launched for one run: one leads it, the others follow it through training.
+
+    torchrun --nproc-per-node 2 -m demur distill ...      # or `accelerate launch`
+
+The leader alone opens the run folder for writing, measures, makes lessons, chooses, and reports.
+A follower waits where the leader has not yet been, reads what it found from the journal, takes its
+share of every training step, and is done. What a process is, launchers say in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from demur.errors import ConfigError
+
+PATIENCE = timedelta(days=7)  # the leader's other work may take that long
+# of torchrun and accelerate launch, of Open MPI, and of other MPIs
+COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+LOCALS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What this process is among those that were launched together.
+
+    Attributes:
+        rank: its number; 0 leads.
+        count: how many there are.
+        local: its number on this machine, which is that of its GPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    @property
+    def follows(self) -> bool:
+        """Whether another process leads."""
+        return self.rank > 0
+
+    def meet(self, *, on_cpu: bool) -> None:
+        """Wait until all processes are here.
+
+        Args:
+            on_cpu: whether the run computes on CPUs, so that they talk over gloo.
+        """
+        if self.several:
+            self._state(on_cpu).wait_for_everyone()
+
+    @contextmanager
+    def leader_first(self, *, on_cpu: bool) -> Iterator[None]:
+        """Have the leader go through the block before all others do."""
+        if self.follows:
+            self.meet(on_cpu=on_cpu)
+        yield
+        if not self.follows:
+            self.meet(on_cpu=on_cpu)
+
+    def part(self, *, on_cpu: bool) -> None:
+        """End what holds the processes together; each goes on alone."""
+        if not self.several:
+            return
+        import torch
+        from accelerate.state import AcceleratorState, PartialState
+
+        self.meet(on_cpu=on_cpu)
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        PartialState._reset_state()
+
+    @staticmethod
+    def _state(on_cpu: bool) -> Any:
+        from accelerate.state import PartialState
+
+        return PartialState(cpu=on_cpu, timeout=PATIENCE)
+
+
+def launched() -> Processes:
+    """Return what this process is, by its environment."""
+    count = _number(COUNTS) or 1
+    return Processes(_number(RANKS), count, _number(LOCALS)) if count > 1 else Processes()
+
+
+def _number(names: tuple[str, ...]) -> int:
+    """Return the first of these variables that is a number, or 0."""
+    said = (os.environ.get(name, "") for name in names)
+    return next((int(one) for one in said if one.isdecimal()), 0)
+
+
+def require_sharing(command: str, shares: bool) -> None:
+    """Check that a command can be run by the processes that were launched.
+
+    Args:
+        command: as the user wrote it, for the error.
+        shares: whether several processes may run it together.
+
+    Raises:
+        ConfigError: it cannot, or they were told to divide the model among them.
+    """
+    if not launched().several:
+        return
+    if not shares:
+        raise ConfigError(
+            f"`demur {command}` is the work of one process, and {launched().count} were launched.",
+            "Run it without accelerate launch or torchrun; distill and align can be launched so.",
+        )
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise ConfigError(
+                f"The processes were launched to divide the model among them ({name}), and "
+                "each needs the whole model here.",
+                f"Launch them without {name}: each then trains on its share of every step.",
+            )
