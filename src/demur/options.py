@@ -2,7 +2,7 @@
 
 from cyclopts import Group, Parameter
 
-MODEL, PROMPTS, TRAINING, BUDGET, MEASURING = (
+MODEL, PATH, PROMPTS, TRAINING, BUDGET, MEASURING = (
     Parameter(group=Group.create_ordered(title))
-    for title in ("Model", "Prompts", "Training", "Budget", "Measuring")
+    for title in ("Model", "Path", "Prompts", "Training", "Budget", "Measuring")
 )

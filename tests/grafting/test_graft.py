@@ -102,6 +102,10 @@ def test_open_mode_finds_a_graft_that_refuses(place: Place) -> None:
     assert any(point["front"] for point in found["points"])
     assert found["chosen"]["scale"] > 0
     assert found["search"]["tests"] == len(found["search"]["history"]) > 0
+    agreed = found["agreement"]
+    assert 0 < agreed["decisions"]["n"] <= min(6, found["search"]["tests"])
+    assert agreed["decisions"]["count"] >= agreed["clear"]["count"]
+    assert "The oracle decides as the full evaluation does" in outcome.report.read_text("utf-8")
     effects = [effect for _, effect in found["order"]]
     assert effects == sorted(effects, reverse=True)
     result = json.loads((outcome.run / "result.json").read_text(encoding="utf-8"))
@@ -129,6 +133,7 @@ def test_released_mode_swaps_middle_mlps(place: Place) -> None:
     kinds = {name.split(".")[-1] for name in found["chosen"]["modules"]}
     assert kinds == {"gate", "up", "down"}
     assert found["search"] is None
+    assert found["agreement"] is None
 
 
 def test_a_patch_is_a_donor(place: Place) -> None:

@@ -18,6 +18,7 @@ from tests.tiny import tiny_llama
 
 from demur.errors import CheckpointError, ModelError
 from demur.models import hub
+from demur.models.lineage import lineage_of
 from demur.models.resolve import resolve
 
 NAME = "tiny/llama"
@@ -26,6 +27,7 @@ NAME = "tiny/llama"
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_llama(tmp_path_factory.mktemp("hub") / "llama", max_shard_size="60KB")
+    (folder / "README.md").write_text("---\nbase_model: tiny/base\n---\n")
     (folder / "modeling_tiny.py").write_text("raise SystemExit('never run')\n")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle that must not be fetched")
     (folder / "onnx").mkdir()
@@ -61,6 +63,7 @@ def test_a_model_is_fetched_without_code_and_pickles(server: HubServer) -> None:
     assert "pytorch_model.bin" not in fetched(server)
     assert "onnx/model.safetensors" not in fetched(server)
     assert len(list(found.folder.glob("model-*.safetensors"))) > 1
+    assert lineage_of(found.folder).bases == ("tiny/base",)  # its card comes with it
     assert any("Fetching tiny/llama" in each for each in said)
 
     before = len(fetched(server))
@@ -318,6 +321,9 @@ def test_what_is_wanted_of_a_repository_is_neither_code_nor_pickle() -> None:
     from huggingface_hub.utils import filter_repo_objects
 
     files = ["a.py", "b.bin", "c.pt", "d.safetensors", "e/f.safetensors", "tokenizer.model",
-             "chat_template.jinja", "merges.txt", "consolidated.safetensors", "g.gguf"]  # fmt: skip
+             "chat_template.jinja", "merges.txt", "consolidated.safetensors", "g.gguf", "README.md",
+             "onnx/README.md"]  # fmt: skip
     wanted = filter_repo_objects(files, allow_patterns=hub.WANTED, ignore_patterns=hub.UNWANTED)
-    assert list(wanted) == ["d.safetensors", "tokenizer.model", "chat_template.jinja", "merges.txt"]
+    assert list(wanted) == [
+        *("d.safetensors", "tokenizer.model", "chat_template.jinja", "merges.txt", "README.md"),
+    ]

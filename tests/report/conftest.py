@@ -16,6 +16,9 @@ from demur.measure.scorecard import (
 )
 from demur.report.content import (
     Goal,
+    GraftFacts,
+    GraftModule,
+    GraftPoint,
     PatchFacts,
     Phase,
     PromptRow,
@@ -310,3 +313,41 @@ def bare() -> ReportContent:
         versions=(),
         patch=replace(full.patch, rank=None),
     )
+
+
+def make_graft() -> GraftFacts:
+    """Made-up facts of a graft: four grafts, and a model of six layers of which two gave."""
+    before = ("the recipient as it is", "untouched", rate(1, 48), rate(0, 48), rate(0, 48), 0.0)
+    donor = ("all that the donor changed", "donor", rate(46, 48), rate(9, 48), rate(2, 48), 0.115)
+    tried = [
+        (f"{count} modules, scale 1", "tried", rate(refused, 48), rate(count, 48), rate(0, 48))
+        for count, refused in ((2, 12), (4, 31), (9, 40))
+    ]
+    rows = [GraftPoint(*before, 0.0, False), GraftPoint(*donor, 0.04, False)]
+    rows += [
+        GraftPoint(*each, each[3].value / 2, 0.002 * each[3].count, place != 1)
+        for place, each in enumerate(tried)
+    ]
+    best = (
+        "7 modules, scale 1.5, rank 2",
+        "chosen",
+        rate(41, 48),
+        rate(5, 48),
+        rate(1, 48),
+        0.0625,
+    )
+    rows.append(GraftPoint(*best, 0.0031, True))
+    modules = tuple(
+        GraftModule(layer, kind, layer > 1, layer in (3, 4) and kind == "gate", layer * 0.1 - 0.2)
+        for layer in range(6)
+        for kind in ("gate", "up", "down", "o")
+    )
+    return GraftFacts(tuple(rows), modules)
+
+
+@pytest.fixture
+def grafted() -> ReportContent:
+    """The made-up report, of a graft."""
+    from dataclasses import replace
+
+    return replace(make_content(), graft=make_graft())

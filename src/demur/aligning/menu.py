@@ -101,7 +101,7 @@ def actions_of(aligned: Outcome, config: AlignConfig, console: Console) -> Actio
         base = resolve(
             config.model,
             revision=config.revision,
-            base=config.base,
+            base=config.adapter_base,
             trust_remote_code=config.trust_remote_code,
         )
         manner = Manner(

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from demur.aligning.config import AlignConfig
 from demur.cli.app import OUTPUT, Json, Out, Trust, app, print_json, say, stdout
+from demur.cli.judge import EndpointOptions, how_from
 from demur.options import MODEL
 
 
@@ -16,11 +17,12 @@ from demur.options import MODEL
 def align(
     config: Annotated[AlignConfig, Parameter(name="*")],
     *,
+    endpoint: EndpointOptions | None = None,
     run: Annotated[Path | None, OUTPUT] = None,
     json: Json = False,
     no_menu: Annotated[bool, Parameter(name=("--no-menu", "--yes"), group=OUTPUT.group)] = False,
 ) -> None:
-    """Give a model its refusals back: measure, train, choose, measure again, report.
+    """Give a model its refusals back: measure, graft or distil, choose, measure again, report.
 
     The run folder holds the aligned model, a small patch, the report and the journal. The same
     command continues a run that was interrupted.
@@ -34,7 +36,8 @@ def align(
     from demur.console import Narrator, is_interactive
 
     narrator = Narrator()
-    aligned = align_model(config, run=run, narrator=narrator)
+    how = how_from(endpoint or EndpointOptions(), config.device, config.dtype, run)
+    aligned = align_model(config, run=run, narrator=narrator, means=how.means, caps=how.caps)
     if json:
         from demur.measure.result import read_result
 

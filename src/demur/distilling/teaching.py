@@ -9,7 +9,13 @@ from pathlib import Path
 from demur.distill.lessons import Lesson, refusing_lessons
 from demur.distill.teachers.base import Teacher
 from demur.distill.teachers.choose import FoundTeacher
-from demur.distill.teachers.filtering import Criterion, Filtered, clean_refusals, require_lessons
+from demur.distill.teachers.filtering import (
+    Criterion,
+    Filtered,
+    UnfitTeacher,
+    clean_refusals,
+    require_lessons,
+)
 from demur.distill.teachers.instructed import PILOT, Instructed, instructions, shots, too_weak
 from demur.distill.teachers.lessons import taught_lessons
 from demur.distill.teachers.other import Other, compare_vocabularies
@@ -22,7 +28,7 @@ from demur.distill.teachers.pattern import (
 from demur.distill.teachers.recorded import recorded_lessons_source
 from demur.distill.teachers.remote import Remote
 from demur.distilling.config import DistillConfig
-from demur.errors import RunError, TrainingError
+from demur.errors import RunError
 from demur.judge.embedded import EmbeddedJudge
 from demur.judge.names import Means
 from demur.models.asking import Asker
@@ -259,7 +265,7 @@ class Teaching:
         """
         if self.config.pattern == "uniform":
             if not pattern.sentence:
-                raise TrainingError(
+                raise UnfitTeacher(
                     f"No refusal of the dominant pattern of {name} can stand without its "
                     "request's words.",
                     "Give --pattern varied, or leave --teacher out and give --refusal.",

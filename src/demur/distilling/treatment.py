@@ -61,18 +61,27 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
             f"Give a --batch that is a multiple of {count}, or launch another number of them.",
         )
     means = means or Means()
-    found = None
-    if config.teacher is not None:
-        found = find_teacher(
-            config.teacher,
-            key_variable=means.key_variable,
-            trust_remote_code=config.trust_remote_code,
-        )
+    found = teacher_of(config, means)
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
         return _treat(config, context, chat, splits, found, means)
 
     return treat
+
+
+def teacher_of(config: DistillConfig, means: Means) -> FoundTeacher | None:
+    """Return the teacher that a configuration names; None where it names none.
+
+    Raises:
+        DemurError: there is no such teacher.
+    """
+    if config.teacher is None:
+        return None
+    return find_teacher(
+        config.teacher,
+        key_variable=means.key_variable,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def recipe_of(config: DistillConfig) -> Recipe:

@@ -152,6 +152,10 @@ def _has_matrix(delta: ModuleDelta) -> bool:
     return any(piece.factors is not None for piece in delta.pieces)
 
 
+class SameWeights(CheckpointError):
+    """Donor and base differ in nothing."""
+
+
 def find_deltas(
     anatomy: Anatomy,
     recipient: Path,
@@ -174,8 +178,9 @@ def find_deltas(
         advance: called with the number of modules that have just become known.
 
     Raises:
-        CheckpointError: a tensor is missing, of another shape or stored as integers, or the donor
-            has the same weights in every module; no room on disk.
+        SameWeights: the donor has the same weights in every module.
+        CheckpointError: a tensor is missing, of another shape or stored as integers; no room on
+            disk.
     """
     from demur.checkpoint.index import checkpoint_hash, open_checkpoint
 
@@ -198,7 +203,7 @@ def find_deltas(
         found.update({delta.module.name: delta for delta in known})
         advance(len(modules))
     if not any(delta.changed for delta in found.values()):
-        raise CheckpointError(
+        raise SameWeights(
             f"{donor} has the same weights as {base or recipient} in all {len(found)} modules.",
             "Give a donor that was aligned.",
         )

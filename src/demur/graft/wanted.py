@@ -16,6 +16,10 @@ NO_COST = Cost()
 Stage = Literal["reading", "decoding", "utility"]
 
 
+class NothingToGive(ConfigError):
+    """What the donor has would not make the recipient refuse more than it does."""
+
+
 class Standing(Rates):
     """Refusal rates on the search prompts; n is 0 where there are none of a kind."""
 
@@ -59,11 +63,11 @@ class Wanted:
             ordinary: of ordinary instructions refused beyond the recipient's own.
 
         Raises:
-            ConfigError: the donor refuses no more harmful requests than the recipient does.
+            NothingToGive: the donor refuses no more harmful requests than the recipient does.
         """
         gain = donor.harmful.value - before.harmful.value
         if not gain > 0:
-            raise ConfigError(
+            raise NothingToGive(
                 f"The donor refuses {donor.harmful.value:.0%} of the harmful search prompts and "
                 f"the recipient {before.harmful.value:.0%}, so that there is nothing to give.",
                 "Give a donor that refuses, such as what `demur distill` makes.",

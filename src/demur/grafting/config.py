@@ -46,12 +46,15 @@ class GraftConfig(TreatmentConfig):
         shares: sizes of the sets that are tried, as shares of the modules in the trace's order.
         ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
+        checked: sets judged while searching that are evaluated in full as well, to measure how
+            often the search decides as that does; 0 for none.
         enough: the share of the donor's gain on harmful requests that the search must keep.
     """
 
     verb: ClassVar[str] = "graft"
     purpose: ClassVar[str] = "search"
     positive: ClassVar[tuple[str, ...]] = (*TreatmentConfig.positive, "search_pairs")
+    not_negative: ClassVar[tuple[str, ...]] = (*TreatmentConfig.not_negative, "checked")
 
     _: KW_ONLY
     donor: Annotated[str, GRAFT] = ""
@@ -62,6 +65,7 @@ class GraftConfig(TreatmentConfig):
     shares: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SHARES
     ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
     search_pairs: Annotated[int, GRAFT] = 48
+    checked: Annotated[int, GRAFT] = 6
     enough: Annotated[float, GRAFT] = 0.95
 
     def __post_init__(self) -> None:

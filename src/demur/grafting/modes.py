@@ -14,7 +14,7 @@ from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.front import Budget, Choice, Point, Sweep, choose, measure_point, pareto, worth
 from demur.graft.oracle import Oracle
-from demur.graft.wanted import Wanted
+from demur.graft.wanted import NothingToGive, Wanted
 from demur.grafting.config import GraftConfig
 from demur.grafting.order import order_of
 from demur.grafting.searching import Searched, search_modules
@@ -80,7 +80,7 @@ def paper(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     deltas = oracle.deltas
     modules = [name for name in deltas.changed if deltas[name].module.kind in kinds]
     if not modules:
-        raise ConfigError(
+        raise NothingToGive(
             f"The donor changed no module of the kinds {', '.join(kinds)}.",
             "Name other --kinds, or use --mode open.",
         )
@@ -125,7 +125,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         refusal=oracle.before.harmful.value,
     )
     if not sweep.lines:
-        raise ConfigError(
+        raise NothingToGive(
             f"No set of modules fits into {config.max_share:.2%} of the parameters.",
             "Allow a larger --max-share, smaller --shares or lower --ranks.",
         )

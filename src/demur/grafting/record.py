@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from demur.graft.agreement import Agreement
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas
 from demur.graft.front import pareto
@@ -29,6 +30,7 @@ class Record:
     oracle: Oracle
     found: Found
     chosen: Candidate
+    agreed: Agreement | None
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
@@ -67,6 +69,7 @@ class Record:
                 and {"pairs": search.monotonicity.pairs, "contrary": search.monotonicity.contrary},
                 "cost": asdict(search.cost),
             },
+            "agreement": self.agreed and self.agreed.to_json(),
             "chosen": {
                 **self.chosen.to_json(),
                 "parameters": self.chosen.parameters(self.deltas),

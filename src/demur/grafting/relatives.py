@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur.checkpoint import apply_patch, read_patch
-from demur.errors import ConfigError, DemurError
+from demur.errors import DemurError
+from demur.graft.wanted import NothingToGive
 from demur.grafting.config import GraftConfig
 from demur.models.family import Family, check_family
 from demur.models.lineage import lineage_of
@@ -39,22 +40,27 @@ class Relatives:
     family: Family
 
 
-def find_relatives(config: GraftConfig, context: Context) -> Relatives:
+def find_relatives(config: GraftConfig, context: Context, *, offline: bool = False) -> Relatives:
     """Find the donor and the base that a configuration names, and check that they are relatives.
 
+    Args:
+        offline: whether they are taken from this machine only; what is fetched is said otherwise.
+
     Raises:
-        DemurError: one of them cannot be found, or they are no relatives of the recipient.
+        NothingToGive: the base is the donor itself.
+        NotRelatives: they are not of the recipient's family.
+        DemurError: one of them cannot be found.
     """
     base = config.base
     if config.donor.endswith(".safetensors") and Path(config.donor).is_file():
-        donor, base = _patched(Path(config.donor), base, context)
+        donor, base = _patched(Path(config.donor), base, context, offline)
     else:
-        donor = _resolved(config.donor, context).folder
-    found = None if base is None else _resolved(base, context).folder
+        donor = _resolved(config.donor, context, offline).folder
+    found = None if base is None else _resolved(base, context, offline).folder
     if found is None:
-        found, base = _named_by_card(donor, context)
+        found, base = _named_by_card(donor, context, offline)
     if found is not None and found.resolve() == donor.resolve():
-        raise ConfigError(
+        raise NothingToGive(
             f"The base {base} is the donor itself, so that nothing was aligned in between.",
             "Give the model that donor and recipient were made from, or leave --base out.",
         )
@@ -65,29 +71,32 @@ def find_relatives(config: GraftConfig, context: Context) -> Relatives:
     return Relatives(donor, config.donor, found, base, family)
 
 
-def _patched(patch: Path, base: str | None, context: Context) -> tuple[Path, str]:
+def _patched(patch: Path, base: str | None, context: Context, offline: bool) -> tuple[Path, str]:
     """Put a patch onto its base, once a run; return the donor's folder and the base's name."""
-    base = base or read_patch(patch).manifest.base_name
-    donor = context.folder.path / DONOR
+    manifest = read_patch(patch).manifest
+    base, name = base or manifest.base_name, f"{DONOR}-{manifest.hash[:12]}"
+    donor = context.folder.path / name
+    context.folder.sweep(name)
     if not donor.exists():
-        applied = apply_patch(_resolved(base, context).folder, patch, donor)
+        applied = apply_patch(_resolved(base, context, offline).folder, patch, donor)
         context.narrator.say(f"  {applied.sentence}")
     return donor, base
 
 
-def _resolved(name: str, context: Context) -> ResolvedModel:
+def _resolved(name: str, context: Context, offline: bool) -> ResolvedModel:
     return resolve(
         name,
+        offline=offline,
         trust_remote_code=context.config.trust_remote_code,
         say=lambda text: context.narrator.say(f"  {text}"),
     )
 
 
-def _named_by_card(donor: Path, context: Context) -> tuple[Path | None, str | None]:
+def _named_by_card(donor: Path, context: Context, offline: bool) -> tuple[Path | None, str | None]:
     """Return the base that the donor's card names, if it can be had; a graft does without."""
     for name in lineage_of(donor).bases:
         try:
-            return _resolved(name, context).folder, name
+            return _resolved(name, context, offline).folder, name
         except DemurError as error:
             context.narrator.say(f"  The donor's card names {name} as its base: {error.cause}")
     return None, None

@@ -37,6 +37,13 @@ class Searched:
     history: tuple[tuple[tuple[str, ...], bool], ...]
     cost: Cost
 
+    def some(self, count: int) -> tuple[Candidate, ...]:
+        """Return so many of the candidates that were judged, spread over the search."""
+        sets = list(dict.fromkeys(modules for modules, _ in self.history if modules))
+        count = min(count, len(sets))
+        spread = [sets[place * len(sets) // count] for place in range(count)]
+        return tuple(replace(self.candidate, modules=frozenset(modules)) for modules in spread)
+
     @property
     def tests(self) -> int:
         """How many sets were judged."""

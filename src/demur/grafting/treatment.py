@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demur.errors import ConfigError
+from demur.graft.agreement import Agreement, agreement
 from demur.graft.candidate import Candidate
-from demur.graft.deltas import Deltas, find_deltas
+from demur.graft.deltas import Deltas, SameWeights, find_deltas
+from demur.graft.front import measure_point
 from demur.graft.oracle import Oracle, Settings
 from demur.graft.utility import UNTOUCHED
-from demur.graft.wanted import Wanted
+from demur.graft.wanted import NothingToGive, Wanted
 from demur.grafting.config import GraftConfig
+from demur.grafting.facts import facts_of
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
 from demur.grafting.relatives import Relatives, find_relatives
 from demur.measure.allowance import Payment
 from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
+from demur.models.family import NotRelatives
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
@@ -33,6 +36,8 @@ from demur.treating.stages import (
     divergence_of_candidates,
 )
 
+# What says that nothing can be grafted from a donor, and not that something is amiss.
+UNFIT = (NotRelatives, SameWeights, NothingToGive)
 ALREADY = 0.9  # of harmful search prompts refused: nothing worth a graft is missing
 
 
@@ -51,12 +56,19 @@ class Graft(Option):
         return f"{self.candidate.label}, {self.share:.2%} of the parameters"
 
 
-def grafting(config: GraftConfig) -> Treatment:
-    """Return the treatment that `config` describes."""
+def grafting(config: GraftConfig, *, offline: bool = False) -> Treatment:
+    """Return the treatment that `config` describes.
+
+    It ends in one of `UNFIT` where nothing can be grafted from the donor; the model is then as it
+    was.
+
+    Args:
+        offline: whether the donor and its base are taken from this machine only.
+    """
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
         with context.phase("Comparing it with its relatives"):
-            relatives = find_relatives(config, context)
+            relatives = find_relatives(config, context, offline=offline)
             deltas = _deltas(context, chat, relatives)
         oracle = make_oracle(config, context, chat, splits, deltas)
         try:
@@ -64,24 +76,26 @@ def grafting(config: GraftConfig) -> Treatment:
                 _require_something_to_give(context, oracle)
             with context.phase(f"Searching ({config.mode} mode)"):
                 found = MODES[config.mode](config, context, oracle)
+            agreed = _checked(config, context, oracle, found)
             with context.phase("Confirming on validation prompts"):
                 tried = _confirm(config, context, oracle, splits, found.finalists)
+            chosen = allowance(config).best(tried, size=lambda one: one.share)
+            facts = facts_of(oracle, found, measure_point(oracle, chosen.candidate))
         finally:
             oracle.close()
-        chosen = allowance(config).best(tried, size=lambda one: one.share)
         payment = allowance(config).payment(chosen, tried)
         if payment is not None:
             context.narrator.say(f"  {payment.sentence}")
-        Record(config, relatives, deltas, oracle, found, chosen.candidate).write(
-            context.folder.path
-        )
+        record = Record(config, relatives, deltas, oracle, found, chosen.candidate, agreed)
+        record.write(context.folder.path)
         return Treated(
             lambda: chosen.candidate.changes(deltas),
             chosen,
             tuple(tried),
-            _steps(relatives, deltas, found, chosen, tried, payment),
+            _steps(relatives, deltas, found, agreed, chosen, tried, payment),
             _rank(chosen.candidate, deltas),
             payment,
+            graft=facts,
         )
 
     return treat
@@ -144,7 +158,7 @@ def _require_something_to_give(context: Context, oracle: Oracle) -> None:
     """Say how recipient and donor stand, and end where a graft makes no sense.
 
     Raises:
-        ConfigError: the recipient refuses already, or the donor's change adds no refusals.
+        NothingToGive: the recipient refuses already, or the donor's change adds no refusals.
     """
     before, donor = oracle.before, oracle.donor
     for name, standing in (("as it is", before), ("with all that the donor changed", donor)):
@@ -153,12 +167,25 @@ def _require_something_to_give(context: Context, oracle: Oracle) -> None:
             f"ordinary {standing.ordinary.value:.0%} of search prompts refused"
         )
     if before.harmful.value >= ALREADY:
-        raise ConfigError(
+        raise NothingToGive(
             f"The recipient refuses {before.harmful.value:.0%} of the harmful search prompts "
             "already, so that there is nothing to add.",
             "Use it as it is, or give harder prompts with --harmful.",
         )
     Wanted.of(before, donor)
+
+
+def _checked(
+    config: GraftConfig, context: Context, oracle: Oracle, found: Found
+) -> Agreement | None:
+    """Evaluate some of the judged sets in full; None where there was no search to check."""
+    sets = found.search.some(config.checked) if found.search else ()
+    if found.search is None or not sets:
+        return None
+    with context.phase("Checking the search's decisions"):
+        agreed = agreement(oracle, sets, found.search.wanted)
+        context.narrator.say(f"  {agreed.sentence}")
+    return agreed
 
 
 def _confirm(
@@ -199,6 +226,7 @@ def _steps(
     relatives: Relatives,
     deltas: Deltas,
     found: Found,
+    agreed: Agreement | None,
     chosen: Graft,
     tried: Sequence[Graft],
     payment: Payment | None,
@@ -212,6 +240,7 @@ def _steps(
         f"{figures.grouped(len(deltas))} modules the donor changed "
         f"{figures.grouped(len(deltas.changed))}.",
         *found.steps,
+        *((agreed.sentence,) if agreed else ()),
         f"{len(tried)} finalist{'s' * (len(tried) != 1)} answered the validation prompts; kept "
         f"was {chosen.label}." + (f" {payment.sentence}" if payment else ""),
     )

@@ -99,17 +99,22 @@ class _Member:
     vocabulary: Vocabulary
 
 
+class NotRelatives(ModelError):
+    """Two models have no common base, or not the same shape."""
+
+
 def check_family(recipient: Path, donor: Path, base: Path | None = None) -> Family:
     """Return what recipient and donor (and their base) have in common, as relatives.
 
     Raises:
-        ModelError: they are not relatives, with the numbers that show it; or one is quantised.
+        NotRelatives: they are none, with the numbers that show it.
+        ModelError: one of them is quantised.
         CheckpointError: a checkpoint cannot be read.
     """
     family = compare_family(recipient, donor, base)
     if family.related:
         return family
-    raise ModelError(
+    raise NotRelatives(
         f"{recipient.name} and {donor.name} are not relatives: {' '.join(family.barriers[:4])}",
         "Choose a donor that was made from the same base model; to align a model that has no "
         "relative, use demur distil.",

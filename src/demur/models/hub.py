@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+# The card says what a model was made from, and under which licence it is.
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "README.md"]
 # Everything in subfolders is a copy in another format; "consolidated" is one beside the weights.
 UNWANTED = ["*/*", "consolidated*", "*.bin", "*.py", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5"]
 WAITS = (1.0, 3.0, 9.0)

@@ -1,5 +1,7 @@
 """Which models a model says that it was made from: its card's `base_model`, or its config.
 
+`aligned_names` guesses from a base's name under which names an aligned sibling would be found.
+
 What is found are names to give to `resolve`; whether they are relatives is for `check_family`.
 """
 
@@ -13,6 +15,10 @@ from typing import Any
 from demur.models.config import read_config
 
 CARD = "README.md"
+# How publishers call models that were taught to follow instructions, and mostly to refuse.
+ALIGNED = ("Instruct", "Chat", "instruct", "chat", "it", "aligned")
+ALIGNED_NAME = re.compile(r"(?:^|[-_.])(?:instruct|chat|it|aligned|rlhf|dpo)(?:$|[-_.])", re.I)
+VERSION = re.compile(r"[-_](?:v\d[\w.]*|hf)$", re.I)
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -52,6 +58,24 @@ def lineage_of(folder: Path) -> Lineage:
         return Lineage(folder, bases, relation if isinstance(relation, str) else None, CARD)
     bases = _usable(folder, [config.get("_name_or_path")])
     return Lineage(folder, bases, None, "config.json" if bases else None)
+
+
+def aligned_names(base: str) -> tuple[str, ...]:
+    """Return what an aligned sibling of a base may be called, by the habits of publishers.
+
+    A base whose own name says that it is aligned stands alone: what was made from it may have lost
+    what it still has.
+
+    Args:
+        base: a hub name or a folder.
+    """
+    base = base.rstrip("/")
+    parent, slash, name = base.rpartition("/")
+    if ALIGNED_NAME.search(name):
+        return (base,)
+    version = VERSION.search(name)
+    stem, tail = (name[: version.start()], version.group()) if version else (name, "")
+    return tuple(f"{parent}{slash}{stem}-{word}{tail}" for word in ALIGNED)
 
 
 def front_matter(path: Path) -> dict[str, Any]:

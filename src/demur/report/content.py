@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import Literal
 
 from demur.measure.scorecard import Comparison, Scorecard
 from demur.stats import Rate
@@ -59,6 +60,62 @@ class TrainingRow:
 
 
 @dataclass(frozen=True)
+class GraftPoint:
+    """One graft that was measured on search prompts, or what it is held against.
+
+    Attributes:
+        label: what it is, in a few words.
+        role: `untouched` (the recipient), `donor` (all that it changed), `tried` or `chosen`.
+        harmful, twins, ordinary: refused; n is 0 where there are none.
+        over_refusal: of benign requests, each kind counted alike.
+        share: of the model's parameters.
+        front: whether no other one is as good in every respect and better in one.
+    """
+
+    label: str
+    role: Literal["untouched", "donor", "tried", "chosen"]
+    harmful: Rate
+    twins: Rate
+    ordinary: Rate
+    over_refusal: float
+    share: float
+    front: bool
+
+
+@dataclass(frozen=True)
+class GraftModule:
+    """One module of the model.
+
+    Attributes:
+        layer: counted from 0.
+        kind: such as `gate`.
+        changed: whether the donor has anything to give there.
+        kept: whether the graft holds it.
+        effect: what it alone does to refusing harmful requests rather than twins, in logits; None
+            where it was not traced.
+    """
+
+    layer: int
+    kind: str
+    changed: bool
+    kept: bool
+    effect: float | None
+
+
+@dataclass(frozen=True)
+class GraftFacts:
+    """What a search for a graft found: what was measured, and where in the model the graft is."""
+
+    points: tuple[GraftPoint, ...]
+    modules: tuple[GraftModule, ...]
+
+    @property
+    def kept(self) -> tuple[GraftModule, ...]:
+        """The modules that the graft holds."""
+        return tuple(each for each in self.modules if each.kept)
+
+
+@dataclass(frozen=True)
 class PromptRow:
     """One set of prompts in one split; `kind` is `harmful`, `twin`, `ordinary` or `text`.
 
@@ -107,6 +164,7 @@ class ReportContent:
         phases: wall times.
         peak_memory: in bytes; None if not measured.
         goals: what was aimed at, and what came out.
+        graft: what a search for a graft found; None where nothing was grafted.
     """
 
     model_name: str
@@ -132,6 +190,7 @@ class ReportContent:
     phases: tuple[Phase, ...]
     peak_memory: int | None
     goals: tuple[Goal, ...]
+    graft: GraftFacts | None = None
 
     @property
     def apply_command(self) -> str:

@@ -65,12 +65,14 @@ def render_html(content: ReportContent) -> str:
     """Return the whole report as one HTML page."""
     from markupsafe import Markup
 
+    from demur.report.graft_plots import front_plot, modules_plot
     from demur.report.plots import comparison_plot, curve_plot
 
     card = content.scorecard
     folded = [each for each in card.examples if each.kind not in _OPEN_KINDS]
     measured = [each for each in card.curve if each.harmful.n and each.benign.n]
     prefill = [each for each in card.comparisons if each.key.startswith("prefill")]
+    graft = content.graft
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = (
         environment()
@@ -82,6 +84,8 @@ def render_html(content: ReportContent) -> str:
             tiles=tiles(content),
             rates=comparison_plot(card.comparisons) if card.comparisons else None,
             curve=curve_plot(measured) if measured else None,
+            front=front_plot(graft.points) if graft and graft.points else None,
+            modules=modules_plot(graft) if graft and graft.modules else None,
             prefill=prefill,
             forced=[each for each in (content.comparison("harmful"), *prefill) if each],
             folded=folded,

@@ -120,6 +120,7 @@ def report_content(
         phases=tuple(Phase(name, seconds) for name, seconds in context.phases.items()),
         peak_memory=peak,
         goals=aims,
+        graft=treated.graft,
     )
 
 
@@ -161,13 +162,13 @@ def _training_row(candidate: Option, chosen: Option) -> TrainingRow:
 
 def _steps(context: Context, splits: Splits, treated: Treated) -> tuple[str, ...]:
     """Return what was done, a step a sentence or two."""
-    resolved = context.resolved
+    resolved, purpose = context.resolved, treated.purpose or context.config.purpose
     origin = resolved.origin if resolved.kind in ("alias", "hub") else ""
     return (
         f"The model was read: {resolved.architecture}, {figures.parameters(resolved.parameters)} "
         f"parameters. {context.placement.sentence} {origin}".strip(),
         f"The prompts were divided into {figures.grouped(len(splits.train))} to "
-        f"{context.config.purpose} on, "
+        f"{purpose} on, "
         f"{figures.grouped(len(splits.validation))} to choose on and "
         f"{figures.grouped(len(splits.test))} to report from; "
         f"{figures.grouped(len(splits.removed))} that repeat another, or nearly, were left out. "
@@ -176,7 +177,7 @@ def _steps(context: Context, splits: Splits, treated: Treated) -> tuple[str, ...
         *treated.steps,
         "The change was written as a patch, the patch put onto the original's weights, and the "
         "model that came out measured again on the same test prompts. They had played no part in "
-        f"{context.config.purpose}ing or choosing.",
+        f"{purpose}ing or choosing.",
     )
 
 

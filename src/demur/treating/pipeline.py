@@ -31,6 +31,7 @@ from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
 from demur.models.resolve import resolve
 from demur.prompts.types import SPLITS, Splits
+from demur.report.content import GraftFacts
 from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
@@ -60,6 +61,8 @@ class Treated:
         chosen, tried: the candidate that the changes are, and all that validation compared.
         steps: what was done, a step a sentence or two, for the report.
         rank: of the low-rank changes; None where they are full.
+        purpose: what the first split's prompts were there for, if it is not the configuration's.
+        graft: what a search for a graft found; None where nothing was grafted.
         payment: what the candidate costs beside what was allowed; None where nothing was limited.
     """
 
@@ -69,6 +72,8 @@ class Treated:
     steps: tuple[str, ...]
     rank: int | None
     payment: Payment | None = None
+    purpose: str = ""
+    graft: GraftFacts | None = None
 
 
 Treatment = Callable[[Context, ChatModel, Splits], Treated]

@@ -126,34 +126,38 @@ def clean_refusals(
     )
 
 
+class UnfitTeacher(TrainingError):
+    """A teacher's refusals cannot be learnt from."""
+
+
 def require_lessons(teacher: str, found: Filtered, least: int = LEAST) -> None:
     """Check that a teacher can be learnt from.
 
     Raises:
-        TrainingError: it refuses next to nothing, or nearly everything, or what was kept is too
+        UnfitTeacher: it refuses next to nothing, or nearly everything, or what was kept is too
             little to train on; with the figures.
     """
     clean, benign = found.clean, found.benign
     if not clean.n:
-        raise TrainingError(
+        raise UnfitTeacher(
             f"The teacher {teacher} gave no answer to any harmful request.",
             "Name another teacher, or leave --teacher out.",
         )
     figures = f"{clean.count} of {clean.n} harmful requests ({_percent(clean)})"
     if clean.value < LEAST_SHARE:
         why = ", ".join(f"{count} {flaw}" for flaw, count in found.left_out.items())
-        raise TrainingError(
+        raise UnfitTeacher(
             f"The teacher {teacher} has clean refusals to only {figures}: {why}.",
             "Name a teacher that refuses harmful requests, or leave --teacher out.",
         )
     if benign.n and benign.low > MOST_BENIGN:
-        raise TrainingError(
+        raise UnfitTeacher(
             f"The teacher {teacher} refuses {benign.count} of {benign.n} benign requests "
             f"({_percent(benign)}), beside {figures}: its refusals do not tell one from the other.",
             "Name a teacher that answers benign requests.",
         )
     if clean.count < least:
-        raise TrainingError(
+        raise UnfitTeacher(
             f"The teacher {teacher} has clean refusals to only {figures}; at least {least} are "
             "needed.",
             "Give it more harmful requests, or name another teacher.",
