@@ -47,11 +47,14 @@ class GraftConfig(TreatmentConfig):
         ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
         enough: the share of the donor's gain on harmful requests that the search must keep.
+        tests: sets that are judged, at most, when open mode looks for a smaller one; 0 for none.
+        start: run folder of a finished graft of a relative, whose result open mode tries first.
     """
 
     verb: ClassVar[str] = "graft"
     purpose: ClassVar[str] = "search"
     positive: ClassVar[tuple[str, ...]] = (*TreatmentConfig.positive, "search_pairs")
+    not_negative: ClassVar[tuple[str, ...]] = (*TreatmentConfig.not_negative, "tests")
 
     _: KW_ONLY
     donor: Annotated[str, GRAFT] = ""
@@ -65,6 +68,8 @@ class GraftConfig(TreatmentConfig):
     ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
     search_pairs: Annotated[int, GRAFT] = 48
     enough: Annotated[float, GRAFT] = 0.95
+    tests: Annotated[int, GRAFT] = 24
+    start: Annotated[str | None, GRAFT] = None
 
     def __post_init__(self) -> None:
         for name in ("kinds", "shares", "ranks"):

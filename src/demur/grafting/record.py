@@ -14,9 +14,8 @@ from demur.graft.oracle import Oracle
 from demur.grafting.config import GraftConfig
 from demur.grafting.modes import Found
 from demur.grafting.relatives import Relatives
+from demur.grafting.starts import FILE
 from demur.report.files import write_text
-
-FILE = "graft.json"
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Record:
                 and {"pairs": search.monotonicity.pairs, "contrary": search.monotonicity.contrary},
                 "cost": asdict(search.cost),
             },
+            "finalists": [one.to_json() for one in found.finalists],
             "chosen": {
                 **self.chosen.to_json(),
                 "parameters": self.chosen.parameters(self.deltas),

@@ -49,7 +49,7 @@ def grafting(config: GraftConfig) -> Treatment:
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
         with context.phase("Comparing it with its relatives"):
             relatives = find_relatives(config, context)
-            deltas = _deltas(context, chat, relatives)
+            deltas = deltas_of(context, chat, relatives)
         oracle = make_oracle(config, context, chat, splits, deltas)
         try:
             with context.phase("Measuring what the donor has to give"):
@@ -57,7 +57,7 @@ def grafting(config: GraftConfig) -> Treatment:
             with context.phase(f"Searching ({config.mode} mode)"):
                 found = MODES[config.mode](config, context, oracle)
             with context.phase("Confirming on validation prompts"):
-                tried = _confirm(config, context, oracle, splits, found.finalists)
+                tried = confirm(config, context, oracle, splits, found.finalists)
         finally:
             oracle.close()
         chosen = max(tried, key=lambda one: (one.score, -one.share))
@@ -80,8 +80,12 @@ def _rank(candidate: Candidate, deltas: Deltas) -> int | None:
     return None if candidate.kind == "swap" else candidate.rank or deltas.low_rank
 
 
-def _deltas(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas:
-    """Compare donor and base, module by module."""
+def deltas_of(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas:
+    """Compare donor and base, module by module.
+
+    Raises:
+        CheckpointError: as `find_deltas`.
+    """
     from demur.checkpoint import checkpoint_hash, open_checkpoint
     from demur.models.anatomy import anatomy_of
 
@@ -149,7 +153,7 @@ def _require_something_to_give(context: Context, oracle: Oracle) -> None:
     Wanted.of(before, donor)
 
 
-def _confirm(
+def confirm(
     config: GraftConfig,
     context: Context,
     oracle: Oracle,
