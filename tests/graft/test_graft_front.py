@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,16 @@ from demur.checkpoint import open_checkpoint
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, find_deltas
-from demur.graft.front import Budget, Point, Sweep, choose, measure_point, pareto
+from demur.graft.front import (
+    Budget,
+    Limits,
+    Point,
+    Sweep,
+    choose,
+    measure_point,
+    nested,
+    pareto,
+)
 from demur.graft.oracle import Oracle, Settings
 from demur.graft.wanted import Standing
 from demur.judge import OpeningJudge
@@ -62,13 +72,18 @@ def test_of_equals_the_smaller_is_chosen() -> None:
     assert choose(pareto(same), Budget()).point.share == 0.02
 
 
-def sweep(**choices: Any) -> Sweep:
+def sweep(
+    shares: Sequence[float] = (1.0,), ranks: Sequence[int | None] = (None,), **limits: float
+) -> Sweep:
     names = [f"layers.{layer}.gate" for layer in range(10)]
     deltas: Any = SimpleNamespace(changed=tuple(names), low_rank=8)
-    return Sweep(names, deltas, **choices)
+    starts = nested(names, deltas, shares=shares, ranks=ranks)
+    return Sweep(starts, deltas, limits=Limits(**limits))
 
 
-def run(asking: Sweep, refusal: Any, over: Any) -> list[list[Candidate]]:
+def run(
+    asking: Sweep, refusal: Any, over: Any, diverging: Any = lambda candidate: None
+) -> list[list[Candidate]]:
     """Answer a sweep by functions of the strength: modules times scale times root of the rank."""
     rounds = []
     while asked := asking.ask():
@@ -81,7 +96,7 @@ def run(asking: Sweep, refusal: Any, over: Any) -> list[list[Candidate]]:
                 rate(min(100, round(over(strength))), 100),
                 rate(0, 0),
             )
-            points.append(Point(candidate, standing, None, 1, strength))
+            points.append(Point(candidate, standing, diverging(candidate), 1, strength))
         asking.tell(reversed(points))
     return rounds
 
@@ -107,6 +122,34 @@ def test_a_sweep_follows_each_line_until_nothing_more_can_be_told() -> None:
     assert len(asked) == len(set(asked))
     front = pareto(asking.points)
     assert max(one.refusal for one in front) == 1.0
+
+
+@pytest.mark.parametrize("power", [1.7, 2.0])
+@pytest.mark.parametrize("unit", [0.004, 0.02, 0.05, 0.2, 0.9])
+def test_scales_come_close_to_the_limit_of_divergence_in_a_few_steps(
+    power: float, unit: float
+) -> None:
+    asking = sweep(divergence=0.1, spared=1.0)
+
+    run(asking, lambda s: 50, lambda s: 0, lambda one: unit * one.scale**power)
+
+    within = [one for one in asking.points if one.divergence <= 0.1]
+    assert 0.07 < max(one.divergence for one in within) <= 0.1
+    # Where the limit is far, steps of the usual size go there first.
+    assert len(asking.points) <= 4 + 2 * (unit < 0.01)
+    beyond = [one for one in asking.points if one.divergence > 0.1]
+    assert len(beyond) <= 3
+
+
+def test_a_sweep_goes_on_from_what_was_good_elsewhere() -> None:
+    names = [f"layers.{layer}.gate" for layer in range(10)]
+    deltas: Any = SimpleNamespace(changed=tuple(names), low_rank=8)
+    starts = [Candidate(frozenset(names), 3.0, 2), Candidate(frozenset(names), 2.0, 2)]
+    asking = Sweep(starts, deltas, limits=Limits(divergence=0.1))
+
+    run(asking, lambda s: 50, lambda s: 0, lambda one: 0.011 * one.scale**2)
+
+    assert [point.candidate.scale for point in asking.points] == [3.0]
 
 
 def test_ranks_that_no_change_reaches_and_lines_beyond_the_budget_are_left_out() -> None:
@@ -139,7 +182,8 @@ def test_points_are_measured_and_kept(
     journal = Journal(tmp_path / "journal.sqlite")
     budget = Candidate(frozenset(deltas.changed), 1.0, 1).share(deltas)
     with Oracle(chat, deltas, prompts, OpeningJudge(), journal, settings=settings) as oracle:
-        asking = Sweep(deltas.changed, deltas, shares=(0.5, 1.0), ranks=(1, None), budget=budget)
+        starts = nested(deltas.changed, deltas, shares=(0.5, 1.0), ranks=(1, None))
+        asking = Sweep(starts, deltas, budget=budget)
         assert [(len(line.modules), line.rank) for line in asking.lines] == [
             (6, 1),
             (6, None),
@@ -173,4 +217,4 @@ def test_a_sweep_over_modules_without_changes_is_refused(
     _, deltas = found(relatives, tmp_path)
 
     with pytest.raises(ConfigError, match="nothing to give"):
-        Sweep(["layers.0.up", "layers.1.q"], deltas)
+        nested(["layers.0.up", "layers.1.q"], deltas)

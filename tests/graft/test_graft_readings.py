@@ -60,6 +60,10 @@ def test_candidates_are_read_from_below_their_lowest_layer(kind: str, tmp_path: 
             assert torch.allclose(logits, whole, atol=1e-4)
             assert not torch.allclose(logits, untouched, atol=1e-2)
             assert tokens == pytest.approx(full * (1 - layer / len(blocks)))
+            passes = meter.cost.passes
+            named = [readings.read([p], layer, meter, candidate.key) for p in places[:2]]
+            assert torch.allclose(torch.cat(named), logits[:2], atol=1e-4)
+            assert meter.cost.passes == passes + 3  # what both begin with is read once
         assert readings.level([1], last) == 0  # not read untouched so far
 
 

@@ -113,6 +113,17 @@ def test_open_mode_finds_a_graft_that_refuses(place: Place) -> None:
     assert "--donor" in result["command"]
 
 
+def test_a_graft_begins_with_a_relative_s(place: Place) -> None:
+    first = record(place.run("open"))  # finished above, or made here
+    second = record(place.run("begun", start=str(place.folder / "open"), validation_pairs=6))
+    assert second["order"] == []  # not traced: what was good elsewhere is good enough
+    assert second["search"] is None
+    begun = {tuple(point["candidate"]["modules"]) for point in second["points"]}
+    assert begun <= {tuple(one["modules"]) for one in (first["chosen"], *first["finalists"])}
+    with pytest.raises(ConfigError, match="no finished graft"):
+        place.run("nowhere", start=str(place.folder))
+
+
 def test_a_graft_can_be_taken_back(place: Place) -> None:
     outcome = place.run("open")  # finished above, or made here
     reverted = revert_patch(outcome.model, outcome.patch, place.folder / "reverted")

@@ -1,6 +1,6 @@
 """The front: what can be had of a donor, from a fraction of a percent of the weights to all of it.
 
-    sweep = Sweep(order, deltas, ...)
+    sweep = Sweep(nested(order, deltas), deltas, limits=Limits(divergence=0.1))
     while asked := sweep.ask():
         sweep.tell([measure_point(oracle, candidate) for candidate in asked])
     choice = choose(pareto(sweep.points), Budget(share=0.01))
@@ -14,6 +14,7 @@ they can still tell something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from demur.graft.deltas import Deltas
     from demur.graft.oracle import Oracle
 
-STEP = 1.5  # between two scales of a line
+STEP = 1.5  # between two scales of a line, at most
+LITTLE = 1.1  # a larger scale that is no larger than this is not worth a look
+NEAR = 0.98  # of the scale that is foretold to reach the limit of divergence
 SMALLEST, LARGEST = 0.25, 8.0
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the ordered modules that have something to give
 RANKS = (1, 2, 4, None)
@@ -224,32 +227,94 @@ def _figures(point: Point) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far a line's scales are followed; None where it does not matter.
+
+    Attributes:
+        over_refusal: beyond it a larger scale is not looked at.
+        refusal: below it a smaller scale is not looked at.
+        divergence: what a point may diverge. Scales are chosen to come close to it; where one is
+            beyond it, a smaller one is looked at.
+        spared: over-refusal up to which a smaller scale is not looked at.
+    """
+
+    over_refusal: float = 0.5
+    refusal: float = 0.0
+    divergence: float | None = None
+    spared: float = 0.0
+
+    def diverges(self, point: Point) -> bool:
+        """Return whether a point is beyond the limit of divergence."""
+        return self.divergence is not None and (point.divergence or 0.0) > self.divergence
+
+    def reach(self, point: Point) -> float:
+        """Return the factor on a point's scale that leads just below the limit, or so."""
+        if self.divergence is None or not point.divergence:
+            return STEP
+        return NEAR * math.sqrt(self.divergence / point.divergence)
+
+
 @dataclass
 class Line:
-    """One set of modules at one rank, and how far its scales were followed."""
+    """One set of modules at one rank, the scale that is looked at first, and what was found."""
 
     modules: frozenset[str]
     rank: int | None
+    begin: float = 1.0
     points: list[Point] = field(default_factory=list)
 
-    def next(self, most: float, least: float) -> Candidate | None:
-        """Return the next scale worth a look, or None.
-
-        Args:
-            most: over-refusal beyond which a larger scale is not looked at.
-            least: gain in refusal below which a smaller scale is not looked at.
-        """
+    def next(self, limits: Limits) -> Candidate | None:
+        """Return the next scale worth a look, or None."""
         if not self.points:
-            return Candidate(self.modules, 1.0, self.rank)
+            return Candidate(self.modules, self.begin, self.rank)
         ordered = sorted(self.points, key=lambda point: point.candidate.scale)
         first, last = ordered[0], ordered[-1]
-        done = last.over_refusal > most or last.refusal >= 1 - 1e-9
-        if not done and last.candidate.scale * STEP <= LARGEST:
-            return Candidate(self.modules, round(last.candidate.scale * STEP, 4), self.rank)
-        useful = first.over_refusal > 0 and first.refusal > least
-        if useful and first.candidate.scale / STEP >= SMALLEST:
-            return Candidate(self.modules, round(first.candidate.scale / STEP, 4), self.rank)
+        done = last.over_refusal > limits.over_refusal or last.refusal >= 1 - 1e-9
+        higher = last.candidate.scale * min(STEP, limits.reach(last))
+        if not done and LITTLE * last.candidate.scale < higher <= LARGEST:
+            return Candidate(self.modules, round(higher, 4), self.rank)
+        lower = None
+        if limits.diverges(first):
+            lower = first.candidate.scale * min(limits.reach(first), 1 / LITTLE)
+        elif first.over_refusal > limits.spared:
+            lower = first.candidate.scale / STEP
+        if lower is not None and lower >= SMALLEST and first.refusal > limits.refusal:
+            return Candidate(self.modules, round(lower, 4), self.rank)
         return None
+
+
+def nested(
+    order: Sequence[str],
+    deltas: Deltas,
+    *,
+    shares: Sequence[float] = SHARES,
+    ranks: Sequence[int | None] = RANKS,
+) -> list[Candidate]:
+    """Return the candidates that a sweep begins with where nothing is known but an order.
+
+    Args:
+        order: names of modules, the most important first.
+        shares: how much of the order each set takes from its beginning, each in (0, 1].
+        ranks: of the changes; those that no module's change reaches are left out.
+
+    Raises:
+        ConfigError: the donor has nothing to give in any of the modules.
+    """
+    changed = set(deltas.changed)
+    useful = [name for name in dict.fromkeys(order) if name in changed]
+    if not useful:
+        raise ConfigError(
+            f"The donor has nothing to give in the {len(order)} modules to sweep over.",
+            "Name others.",
+        )
+    highest = deltas.low_rank
+    return [
+        Candidate(frozenset(useful[:size]), 1.0, rank)
+        for size in sorted({max(1, round(share * len(useful))) for share in shares})
+        for rank in ranks
+        if rank is None or highest is None or rank < highest
+    ]
 
 
 class Sweep:
@@ -257,50 +322,26 @@ class Sweep:
 
     def __init__(
         self,
-        order: Sequence[str],
+        starts: Sequence[Candidate],
         deltas: Deltas,
         *,
-        shares: Sequence[float] = SHARES,
-        ranks: Sequence[int | None] = RANKS,
-        over_refusal: float = 0.5,
-        refusal: float = 0.0,
+        limits: Limits | None = None,
         budget: float | None = None,
     ) -> None:
         """Prepare a sweep.
 
         Args:
-            order: names of modules, the most important first.
-            shares: how much of the order each set takes from its beginning, each in (0, 1].
-            ranks: of the changes; those that no module's change reaches are left out.
-            over_refusal: where a line's is beyond this, its scale is not raised any more.
-            refusal: where a line's is below this, its scale is not lowered any more.
+            starts: of kind `delta`: what `nested` gives, or what was good for a relative. Of each
+                set and rank the scales are followed from the first start's on.
+            limits: how far they are followed.
             budget: share of the recipient's parameters beyond which nothing is asked for.
-
-        Raises:
-            ConfigError: the donor has nothing to give in any of the modules.
         """
-        changed = set(deltas.changed)
-        useful = [name for name in dict.fromkeys(order) if name in changed]
-        if not useful:
-            raise ConfigError(
-                f"The donor has nothing to give in the {len(order)} modules to sweep over.",
-                "Name others.",
-            )
-        sizes = sorted({max(1, round(share * len(useful))) for share in shares})
-        highest = deltas.low_rank
-        lines = [
-            Line(frozenset(useful[:size]), rank)
-            for size in sizes
-            for rank in ranks
-            if rank is None or highest is None or rank < highest
-        ]
-        self.lines = [
-            line
-            for line in lines
-            if budget is None
-            or Candidate(line.modules, 1.0, line.rank).share(deltas) <= budget + 1e-12
-        ]
-        self.over_refusal, self.refusal = over_refusal, refusal
+        lines: dict[tuple[frozenset[str], int | None], Line] = {}
+        for one in starts:
+            if budget is None or one.share(deltas) <= budget + 1e-12:
+                lines.setdefault((one.modules, one.rank), Line(one.modules, one.rank, one.scale))
+        self.lines = tuple(lines.values())
+        self.limits = limits or Limits()
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -309,7 +350,7 @@ class Sweep:
 
     def ask(self) -> list[Candidate]:
         """Return the next candidate of each line that goes on; none when the sweep is over."""
-        asked = [line.next(self.over_refusal, self.refusal) for line in self.lines]
+        asked = [line.next(self.limits) for line in self.lines]
         return [candidate for candidate in asked if candidate is not None]
 
     def tell(self, points: Iterable[Point]) -> None:

@@ -322,7 +322,8 @@ class Oracle:
             return Reading(tuple(known["margins"]), tuple(known["sure"]))
         readings = self._readings
         self.bench.move(candidate)
-        reading = kinds.read(readings.read(block, candidate.lowest(self.deltas), meter))
+        logits = readings.read(block, candidate.lowest(self.deltas), meter, candidate.key)
+        reading = kinds.read(logits)
         self.journal.keep_fact(key, asdict(reading))
         return reading
 

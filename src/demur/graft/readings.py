@@ -60,6 +60,7 @@ class Readings:
         self.levels = _spread(len(self.blocks), fitting)
         self._kept: dict[tuple[int, int], Any] = {}  # by request and layer; -1 is the shared part
         self._tuples = False
+        self._begun: tuple[str, int, Any] | None = None
 
     def read_untouched(self, places: Sequence[int], meter: Meter) -> Any:
         """Read some requests with the untouched model, and keep what enters the levels.
@@ -69,13 +70,17 @@ class Readings:
         """
         return self._read(places, 0, meter, keeping=True)
 
-    def read(self, places: Sequence[int], lowest: int, meter: Meter) -> Any:
+    def read(self, places: Sequence[int], lowest: int, meter: Meter, name: str = "") -> Any:
         """Read some requests with a model that is changed in no layer below `lowest`.
+
+        Args:
+            name: of the weights as they are, if they have one: what all requests begin with is
+                read once for readings of one name, one after the other.
 
         Returns:
             As `read_untouched`.
         """
-        return self._read(places, self.level(places, lowest), meter)
+        return self._read(places, self.level(places, lowest), meter, name=name)
 
     def level(self, places: Sequence[int], lowest: int) -> int:
         """Return the layer from which on these requests can be read."""
@@ -101,7 +106,14 @@ class Readings:
         if not float((plain - later).abs().max()) <= CLOSE * spread:
             self.levels, self._kept = (), {}
 
-    def _read(self, places: Sequence[int], level: int, meter: Meter, keeping: bool = False) -> Any:
+    def _read(
+        self,
+        places: Sequence[int],
+        level: int,
+        meter: Meter,
+        keeping: bool = False,
+        name: str = "",
+    ) -> Any:
         import torch
 
         if not places:
@@ -110,7 +122,9 @@ class Readings:
         results: list[Any] = [None] * len(places)
         meter.depth = 1 - level / len(self.blocks)
         with torch.inference_mode():
-            cache = self._prefix(level, keeping)
+            if not name or self._begun is None or self._begun[:2] != (name, level):
+                self._begun = (name, level, self._prefix(level, keeping))
+            cache = self._begun[2]  # each batch takes a copy
             for group in plan(own, self.rows, BATCH_TOKENS, alike=True):
                 members = [places[index] for index in group]
                 logits = self._batch(members, level, cache, keeping)

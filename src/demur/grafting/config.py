@@ -49,12 +49,14 @@ class GraftConfig(TreatmentConfig):
         checked: sets judged while searching that are evaluated in full as well, to measure how
             often the search decides as that does; 0 for none.
         enough: the share of the donor's gain on harmful requests that the search must keep.
+        tests: sets that are judged, at most, when open mode looks for a smaller one; 0 for none.
+        start: run folder of a finished graft of a relative, whose result open mode tries first.
     """
 
     verb: ClassVar[str] = "graft"
     purpose: ClassVar[str] = "search"
     positive: ClassVar[tuple[str, ...]] = (*TreatmentConfig.positive, "search_pairs")
-    not_negative: ClassVar[tuple[str, ...]] = (*TreatmentConfig.not_negative, "checked")
+    not_negative: ClassVar[tuple[str, ...]] = (*TreatmentConfig.not_negative, "checked", "tests")
 
     _: KW_ONLY
     donor: Annotated[str, GRAFT] = ""
@@ -67,6 +69,8 @@ class GraftConfig(TreatmentConfig):
     search_pairs: Annotated[int, GRAFT] = 48
     checked: Annotated[int, GRAFT] = 6
     enough: Annotated[float, GRAFT] = 0.95
+    tests: Annotated[int, GRAFT] = 24
+    start: Annotated[str | None, GRAFT] = None
 
     def __post_init__(self) -> None:
         for name in ("kinds", "shares", "ranks"):

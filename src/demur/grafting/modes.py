@@ -12,18 +12,31 @@ from dataclasses import dataclass
 
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
-from demur.graft.front import Budget, Choice, Point, Sweep, choose, measure_point, pareto, worth
+from demur.graft.front import (
+    Budget,
+    Choice,
+    Limits,
+    Point,
+    Sweep,
+    choose,
+    measure_point,
+    nested,
+    pareto,
+    worth,
+)
 from demur.graft.oracle import Oracle
 from demur.graft.wanted import NothingToGive, Wanted
 from demur.grafting.config import GraftConfig
 from demur.grafting.order import order_of
 from demur.grafting.searching import Searched, search_modules
+from demur.grafting.starts import read_starts
 from demur.measure.allowance import Allowance
 from demur.models.anatomy.types import MLP
 from demur.treating.stages import Context, allowance
 
 LEAST_GAIN = 0.1  # of harmful requests: less is not worth a search
 OTHERS = 2  # finalists beside the chosen graft and what the search leaves of it
+SHORT = 0.05  # of the score: how far a known graft may fall behind the whole donor
 BEYOND = 0.1  # over-refusal beyond the limit from which on larger scales are not tried
 # First and last layer, of how many, in the paper's released code, by model type.
 RELEASED: Mapping[tuple[str, int], tuple[int, int]] = {
@@ -102,8 +115,33 @@ def paper(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     return Found((found.candidate,), (said, found.sentence), order, search=found)
 
 
-def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
-    """Take whatever is best under the budget: sets from the trace, ranks, scales; then shrink."""
+def open_mode(
+    config: GraftConfig, context: Context, oracle: Oracle, starts: Sequence[Candidate] = ()
+) -> Found:
+    """Take whatever is best under the budget: sets from the trace, ranks, scales; then shrink.
+
+    Args:
+        starts: grafts that were good for relatives. Where one of them, at the scale that suits
+            this recipient, is as good as all that the donor has, nothing else is looked for.
+    """
+    limit = (
+        oracle.donor.over_refusal if config.max_over_refusal is None else config.max_over_refusal
+    )
+    diverging = config.max_divergence
+    if diverging is None and oracle.places["ordinary"]:
+        diverging = oracle.utility.divergence(oracle.whole)
+    budget = Budget(config.max_share, limit, diverging)
+    limits = Limits(min(0.5, limit + BEYOND), oracle.before.harmful.value, diverging, spared=limit)
+    allowed = allowance(config)
+    starts = starts or read_starts(config.start)
+    known: tuple[Point, ...] = ()
+    if starts:
+        known = _swept(
+            Sweep(starts, oracle.deltas, limits=limits, budget=config.max_share), oracle, context
+        )
+        found = _from_starts(known, budget, oracle, context, allowed)
+        if found is not None:
+            return found
     deltas = oracle.deltas
     modules = [
         name
@@ -112,57 +150,93 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     ]
     order = order_of(oracle, modules)
     context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
-    limit = config.max_over_refusal
-    if limit is None:
-        limit = oracle.donor.over_refusal
-    sweep = Sweep(
-        [name for name, _ in order],
-        deltas,
-        shares=config.shares,
-        ranks=(*config.ranks, None),
-        budget=config.max_share,
-        over_refusal=min(0.5, limit + BEYOND),
-        refusal=oracle.before.harmful.value,
+    sets = nested(
+        [name for name, _ in order], deltas, shares=config.shares, ranks=(*config.ranks, None)
     )
+    sweep = Sweep(sets, deltas, limits=limits, budget=config.max_share)
     if not sweep.lines:
         raise NothingToGive(
             f"No set of modules fits into {config.max_share:.2%} of the parameters.",
             "Allow a larger --max-share, smaller --shares or lower --ranks.",
         )
-    with context.narrator.progress("grafts tried", None) as advance:
-        while asked := sweep.ask():
-            sweep.tell([measure_point(oracle, candidate) for candidate in asked])
-            advance(len(asked))
-    front = pareto(sweep.points)
-    diverging = config.max_divergence
-    if diverging is None and oracle.places["ordinary"]:
-        diverging = oracle.utility.divergence(oracle.whole)
-    budget = Budget(config.max_share, limit, diverging)
-    allowed = allowance(config)
+    points = (*known, *_swept(sweep, oracle, context))
+    front = pareto(points)
     choice, text = _choice(front, budget, context, allowed)
     best = choice.point
     finalists = [best.candidate]
-    wanted = Wanted(
-        oracle.before.harmful.value + config.enough * (best.refusal - oracle.before.harmful.value),
-        best.standing.twins.value if best.standing.twins.n else None,
-        best.standing.ordinary.value if best.standing.ordinary.n else None,
-    )
     searched = None
-    if len(best.candidate.modules) > 1:
-        searched = search_modules(config, context, oracle, order, best.candidate, wanted)
+    if len(best.candidate.modules) > 1 and config.tests:
+        wanted = Wanted(
+            oracle.before.harmful.value
+            + config.enough * (best.refusal - oracle.before.harmful.value),
+            best.standing.twins.value if best.standing.twins.n else None,
+            best.standing.ordinary.value if best.standing.ordinary.n else None,
+        )
+        searched = search_modules(
+            config, context, oracle, order, best.candidate, wanted, config.tests
+        )
         finalists.append(searched.candidate)
+    finalists += _others(front, best, budget, allowed)
+    steps = (
+        f"{len(points)} grafts (sets of modules in the order of the trace, at several "
+        f"scales and ranks) were measured on search prompts; {len(front)} are on the front. {text}",
+        *((searched.sentence,) if searched else ()),
+    )
+    return Found(tuple(dict.fromkeys(finalists)), steps, order, points, searched)
+
+
+def _swept(sweep: Sweep, oracle: Oracle, context: Context) -> tuple[Point, ...]:
+    """Follow a sweep to its end."""
+    with context.narrator.progress("grafts tried", None) as advance:
+        while asked := sweep.ask():
+            for candidate in asked:
+                sweep.tell([measure_point(oracle, candidate)])
+                advance(1)
+    return sweep.points
+
+
+def _from_starts(
+    points: tuple[Point, ...],
+    budget: Budget,
+    oracle: Oracle,
+    context: Context,
+    allowed: Allowance,
+) -> Found | None:
+    """Return what grafts that were good elsewhere come to here; None if that falls short."""
+    front = [one for one in pareto(points) if budget.allows(one)]
+    if not front:
+        context.narrator.say("  What was good elsewhere is beyond the budget here.")
+        return None
+    choice, donor = choose(front, budget, most=allowed.given), oracle.donor
+    best = choice.point
+    short = donor.harmful.value - donor.over_refusal - (best.refusal - best.over_refusal)
+    if short > SHORT:
+        context.narrator.say(
+            f"  What was good elsewhere falls short here: {best.refusal:.0%} of harmful search "
+            f"prompts refused, {donor.harmful.value:.0%} with all that the donor changed."
+        )
+        return None
+    context.narrator.say(f"  {choice.sentence}")
+    step = (
+        f"Grafts that were found on another recipient were tried first: {len(points)} of them and "
+        f"of their like at other scales were measured on this one's search prompts. "
+        f"{choice.sentence} That is within {SHORT:.0%} of all that the donor has to give, and "
+        "nothing else was looked for."
+    )
+    finalists = (best.candidate, *_others(front, best, budget, allowed))
+    return Found(tuple(dict.fromkeys(finalists)), (step,), points=points)
+
+
+def _others(
+    front: Sequence[Point], best: Point, budget: Budget, allowed: Allowance
+) -> list[Candidate]:
+    """Return the next best within the budget, for validation to compare."""
     rest = sorted(
         (one for one in front if one is not best and budget.allows(one)),
         key=lambda one: worth(one, allowed.given),
         reverse=True,
     )
-    finalists += [one.candidate for one in rest[:OTHERS]]
-    steps = (
-        f"{len(sweep.points)} grafts (sets of modules in the order of the trace, at several "
-        f"scales and ranks) were measured on search prompts; {len(front)} are on the front. {text}",
-        *((searched.sentence,) if searched else ()),
-    )
-    return Found(tuple(dict.fromkeys(finalists)), steps, order, sweep.points, searched)
+    return [one.candidate for one in rest[:OTHERS]]
 
 
 def _choice(

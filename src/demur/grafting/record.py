@@ -15,9 +15,8 @@ from demur.graft.oracle import Oracle
 from demur.grafting.config import GraftConfig
 from demur.grafting.modes import Found
 from demur.grafting.relatives import Relatives
+from demur.grafting.starts import FILE
 from demur.report.files import write_text
-
-FILE = "graft.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Record:
                 "cost": asdict(search.cost),
             },
             "agreement": self.agreed and self.agreed.to_json(),
+            "finalists": [one.to_json() for one in found.finalists],
             "chosen": {
                 **self.chosen.to_json(),
                 "parameters": self.chosen.parameters(self.deltas),

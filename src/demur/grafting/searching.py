@@ -79,12 +79,14 @@ def search_modules(
     order: Sequence[tuple[str, float]],
     whole: Candidate,
     wanted: Wanted,
+    limit: int = LIMIT,
 ) -> Searched:
     """Find a small part of `whole` that has what is wanted.
 
     Args:
         order: modules, likely needed first, with their effects.
         whole: the candidate of which some modules are to be left out.
+        limit: tests at most; the lightest set that passed by then is returned.
     """
     effects = {name: effect for name, effect in order if name in whole.modules}
     weigh = {
@@ -93,7 +95,7 @@ def search_modules(
     }
     # By effect a parameter, since it is weight that is to be saved (docs/results/search.md).
     names = sorted(effects, key=lambda name: -effects[name] / weigh[name])
-    search = Search([weigh[name] for name in names], method=config.search, limit=LIMIT)
+    search = Search([weigh[name] for name in names], method=config.search, limit=limit)
     cost, nothing = Cost(), ""
     with context.narrator.progress("sets judged", None) as advance:
         try:

@@ -69,7 +69,7 @@ def grafting(config: GraftConfig, *, offline: bool = False) -> Treatment:
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
         with context.phase("Comparing it with its relatives"):
             relatives = find_relatives(config, context, offline=offline)
-            deltas = _deltas(context, chat, relatives)
+            deltas = deltas_of(context, chat, relatives)
         oracle = make_oracle(config, context, chat, splits, deltas)
         try:
             with context.phase("Measuring what the donor has to give"):
@@ -78,7 +78,7 @@ def grafting(config: GraftConfig, *, offline: bool = False) -> Treatment:
                 found = MODES[config.mode](config, context, oracle)
             agreed = _checked(config, context, oracle, found)
             with context.phase("Confirming on validation prompts"):
-                tried = _confirm(config, context, oracle, splits, found.finalists)
+                tried = confirm(config, context, oracle, splits, found.finalists)
             chosen = allowance(config).best(tried, size=lambda one: one.share)
             facts = facts_of(oracle, found, measure_point(oracle, chosen.candidate))
         finally:
@@ -106,8 +106,12 @@ def _rank(candidate: Candidate, deltas: Deltas) -> int | None:
     return None if candidate.kind == "swap" else candidate.rank or deltas.low_rank
 
 
-def _deltas(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas:
-    """Compare donor and base, module by module."""
+def deltas_of(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas:
+    """Compare donor and base, module by module.
+
+    Raises:
+        CheckpointError: as `find_deltas`.
+    """
     from demur.checkpoint import checkpoint_hash, open_checkpoint
     from demur.models.anatomy import anatomy_of
 
@@ -188,7 +192,7 @@ def _checked(
     return agreed
 
 
-def _confirm(
+def confirm(
     config: GraftConfig,
     context: Context,
     oracle: Oracle,

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import PromptError
-from demur.models.batch import plan
+from demur.models.batch import Batch, plan
 from demur.models.chat_model import ChatModel, context_length
-from demur.models.forward import accepted, last_positions
+from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
 from demur.run.journal import Answer
 from demur.stats import Mean, mean
 
@@ -129,30 +129,47 @@ def perplexity_ratio(before: Sequence[float], after: Sequence[float]) -> Mean:
     )
 
 
-def _along_answers(chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Any]:
+@dataclass(frozen=True)
+class _Beginning:
+    """What all rows begin with, read once: how many tokens, and their cache; 0 and None if none."""
+
+    tokens: int
+    cache: Any
+
+
+def _beginning(chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> _Beginning:
+    import torch
+
+    if not rows:
+        return _Beginning(0, None)
+    before = min(len(ids) - length - 1 for ids, length in rows)  # of what foretells an answer
+    tokens = min(before, common_prefix([ids for ids, _ in rows]))
+    with torch.inference_mode():
+        cache = shared_cache(chat.model, rows[0][0][:tokens], max(len(ids) for ids, _ in rows))
+    return _Beginning(0 if cache is None else tokens, cache)
+
+
+def _along_answers(
+    chat: ChatModel, rows: Sequence[tuple[tuple[int, ...], int]], begun: _Beginning
+) -> list[Any]:
     """Return (answer length, vocabulary) log-probabilities along each row's answer."""
     import torch
 
     results: list[Any] = [None] * len(rows)
     with torch.inference_mode():
-        for batch in plan([len(ids) for ids, _ in rows], 8):
-            width = max(len(rows[index][0]) for index in batch)
-            ids = torch.zeros((len(batch), width), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for place, index in enumerate(batch):
-                row = rows[index][0]
-                ids[place, width - len(row) :] = torch.tensor(row)
-                mask[place, width - len(row) :] = 1
-            longest = max(rows[index][1] for index in batch)
-            positions = (mask.cumsum(1) - 1).clamp(min=0).to(chat.model.device)
+        for places in plan([len(ids) for ids, _ in rows], 8):
+            batch = Batch(chat.model, [rows[one][0] for one in places], begun.tokens, begun.cache)
+            longest = max(rows[index][1] for index in places)
+            told = accepted(chat.model, position_ids=batch.positions)
+            told |= {} if begun.cache is None else {"past_key_values": batch.cache}
             logits = chat.model(
-                ids.to(chat.model.device),
-                attention_mask=mask.to(chat.model.device),
-                use_cache=False,
-                **accepted(chat.model, position_ids=positions),
-                **last_positions(chat.model, width, longest + 1),
+                batch.ids,
+                attention_mask=batch.mask,
+                use_cache=begun.cache is not None,
+                **told,
+                **last_positions(chat.model, batch.ids.shape[1], longest + 1),
             ).logits
-            for place, index in enumerate(batch):
+            for place, index in enumerate(places):
                 answer = logits[place, -rows[index][1] - 1 : -1].float()
                 results[index] = answer.log_softmax(-1).cpu()
     return results
@@ -167,8 +184,9 @@ def make_reference(chat: ChatModel, answers: Sequence[Answer]) -> Reference:
     )
     top = min(TOP, int(chat.model.config.get_text_config().vocab_size))
     values, indices = [], []
+    begun = _beginning(chat, rows)
     for start in range(0, len(rows), 16):
-        for log_probabilities in _along_answers(chat, rows[start : start + 16]):
+        for log_probabilities in _along_answers(chat, rows[start : start + 16], begun):
             best = log_probabilities.topk(top)
             values.append(best.values)
             indices.append(best.indices)
@@ -180,8 +198,9 @@ def divergence(chat: ChatModel, reference: Reference) -> list[float]:
     import torch
 
     results = []
+    begun = _beginning(chat, reference.rows)
     for start in range(0, len(reference.rows), 16):
-        part = _along_answers(chat, reference.rows[start : start + 16])
+        part = _along_answers(chat, reference.rows[start : start + 16], begun)
         for offset, treated in enumerate(part):
             original = reference.log_probabilities[start + offset]
             found = treated.gather(1, reference.candidates[start + offset])
