@@ -18,6 +18,7 @@ from demur.grafting.config import GraftConfig
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
 from demur.grafting.relatives import Relatives, find_relatives
+from demur.grafting.starts import read_starts
 from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import evenly
@@ -44,7 +45,12 @@ class Graft(Option):
 
 
 def grafting(config: GraftConfig) -> Treatment:
-    """Return the treatment that `config` describes."""
+    """Return the treatment that `config` describes.
+
+    Raises:
+        ConfigError: there is nothing in the run folder that it is to begin with.
+    """
+    read_starts(config.start)  # said before any work
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:
         with context.phase("Comparing it with its relatives"):
