@@ -2,14 +2,16 @@
 
     python benchmarks/tracing.py MODEL [--pairs 8] [--corruption resampled] [--cells 6]
 
-MODEL is one that refuses, such as a run's `model` folder. Seconds are of the processor, which others
-cannot stretch as they do those on the wall; run it with one thread (OMP_NUM_THREADS=1) on a CPU. The map has the states, MLPs and
+MODEL is one that refuses, such as a run's `model` folder. The map has the states, MLPs and
 attentions of all layers at all groups of tokens. The plain loop is what ROME's code does: for each
 restoration one forward pass of the whole corrupted batch, all layers and tokens, with a hook that
 puts the clean value in. It is timed twice: with a row for each opening, as the definition of the
 margin has it, and with each prompt's openings in one pass as demur reads them, so that what the
 trees save is told apart from what the map saves. Of the plain loops some cells are run, spread over
 the map, and the whole is extrapolated from them; demur's map and attribution are timed whole.
+
+On a CPU, seconds are the processor's, which other processes cannot stretch as they do those on the
+wall: run it with one thread (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations

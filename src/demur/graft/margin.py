@@ -33,7 +33,7 @@ from demur.graft.openings import Openings
 from demur.models.batch import Batch, plan
 from demur.models.branches import Branched, Tree, can_branch, grow, standing_cache
 from demur.models.forward import accepted, common_prefix, last_positions, shared_cache
-from demur.models.resume import Recording, recorded, resumed
+from demur.models.later import Streams, kept_streams, starting_at
 
 ROWS_CPU, ROWS_GPU = 16, 256
 
@@ -124,20 +124,15 @@ def node_logits(model: Any, batch: Branched, cache: Any, *, first: int = 0, time
     return logits[:, -nodes:]
 
 
-def _every(found: Recording, every: int) -> dict[int, Any]:
-    return dict(list(enumerate(found.entering))[::every])
-
-
 @dataclass(frozen=True)
 class _Memory:
-    """What one batch leaves behind: what entered the layers that are kept, by their number."""
+    """What one batch leaves behind: what entered the layers that are kept."""
 
     places: list[int]
     batch: Branched
     asked: Asked
-    prefix: dict[int, Any]
-    rows: dict[int, Any]
-    as_tuple: bool
+    prefix: Streams
+    rows: Streams
 
 
 class RefusalMargin:
@@ -172,7 +167,6 @@ class RefusalMargin:
         longest = max(map(len, self.requests)) + max(len(tree.tokens) for tree in self.trees)
         self.branches = can_branch(model, longest)
         self.longest = longest
-        self._blocks: tuple[str, ...] = ()
         self._memories: list[_Memory] = []
 
     def __call__(self, indices: Sequence[int] | None = None) -> Any:
@@ -214,26 +208,18 @@ class RefusalMargin:
         """
         import torch
 
-        self._blocks, self._memories = tuple(blocks), []
+        self._memories = []
         if not self.branches:
             return
+        levels = range(0, len(blocks), every)
         with torch.inference_mode():
-            with recorded(self.model, blocks) as prefix:
+            with kept_streams(self.model, blocks, levels) as prefix:
                 cache = shared_cache(self.model, self.requests[0][: self.shared], self.longest)
             for places in plan(list(map(len, self.requests)), self.rows, alike=True):
                 batch, asked = self._laid_out(places, cache)
-                with recorded(self.model, blocks) as found:
+                with kept_streams(self.model, blocks, levels) as streams:
                     self._logits(batch, cache)
-                self._memories.append(
-                    _Memory(
-                        places,
-                        batch,
-                        asked,
-                        _every(prefix, every),
-                        _every(found, every),
-                        found.as_tuple,
-                    )
-                )
+                self._memories.append(_Memory(places, batch, asked, prefix, streams))
 
     def from_layer(self, first: int) -> Any:
         """Return (requests,) float32 margins, layers below `first` taken as remembered.
@@ -246,24 +232,18 @@ class RefusalMargin:
         if not self._memories:
             return self()
         found = torch.empty(len(self.requests))
+        start = max(level for level in self._memories[0].rows.entering if level <= first)
+        prefix = self._memories[0].prefix
         with torch.inference_mode():
-            cache = self._prefix_from(first)
+            cache = None
+            if prefix.entering:
+                with starting_at(self.model, prefix, start):
+                    cache = shared_cache(self.model, self.requests[0][: self.shared], self.longest)
             for memory in self._memories:
-                start = max(layer for layer in memory.rows if layer <= first)
-                stream = memory.rows[start]
-                with resumed(self.model, self._blocks, start, stream, as_tuple=memory.as_tuple):
+                with starting_at(self.model, memory.rows, start):
                     logits = self._logits(memory.batch, cache)
                 found[memory.places] = margins_of(logits, memory.asked).cpu()
         return found
-
-    def _prefix_from(self, first: int) -> Any:
-        memory = self._memories[0]
-        if not memory.prefix:
-            return None
-        start = max(layer for layer in memory.prefix if layer <= first)
-        stream = memory.prefix[start]
-        with resumed(self.model, self._blocks, start, stream, as_tuple=memory.as_tuple):
-            return shared_cache(self.model, self.requests[0][: self.shared], self.longest)
 
     def _batches(self, asked: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
         import torch

@@ -73,23 +73,32 @@ def starting_at(model: Any, streams: Streams, level: int) -> Iterator[None]:
 
     Args:
         streams: of a pass over the same tokens.
-        level: the layer, counted from 0; at 0 all is as ever.
+        level: the layer, counted from 0; at 0 all is as ever, where no stream was kept of it.
     """
     layers = [model.get_submodule(name) for name in streams.blocks[:level]]
     before = [vars(layer).get("forward") for layer in layers]
     for place, layer in enumerate(layers):
-        stream = streams.entering[level] if place == level - 1 else None
-        layer.forward = partial(_pass_by, place, stream, streams.tuples)
+        layer.forward = partial(_pass_by, place, streams.tuples)
+    entered = model.get_submodule(streams.blocks[level])
+    enter = partial(_enter, streams.entering.get(level) if not level else streams.entering[level])
+    hook = entered.register_forward_pre_hook(enter, with_kwargs=True)
     try:
         yield
     finally:
+        hook.remove()
         for layer, forward in zip(layers, before, strict=True):
             del layer.forward
             if forward is not None:
                 layer.forward = forward
 
 
-def _pass_by(place: int, stream: Any, as_tuple: bool, *args: Any, **kwargs: Any) -> Any:
+def _enter(stream: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if stream is None:
+        return None
+    return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+
+
+def _pass_by(place: int, as_tuple: bool, *args: Any, **kwargs: Any) -> Any:
     """Do nothing in a layer's place but count its tokens in the cache, if there is one."""
     from transformers import Cache
 
@@ -97,5 +106,4 @@ def _pass_by(place: int, stream: Any, as_tuple: bool, *args: Any, **kwargs: Any)
     for cache in (one for one in (*args, *kwargs.values()) if isinstance(one, Cache)):
         zeros = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
         cache.update(zeros, zeros, place)
-    result = hidden if stream is None else stream
-    return (result, None) if as_tuple else result
+    return (hidden, None) if as_tuple else hidden

@@ -4,7 +4,7 @@ What makes a map cost little more than its forward passes:
 
 * the template's common beginning is read once, and the openings of all answers in one pass;
 * a restoration at layer l leaves all below as in the corrupted run: only layers from l on are run,
-  on what entered l there (`models/resume.py`);
+  on what entered l there (`models/later.py`);
 * a restoration at one token leaves all tokens before it as in the corrupted run, at every layer:
   only tokens from there on are run, on the keys and values that the others had there;
 * restorations that begin at the same layer and place are rows of one batch.
@@ -25,7 +25,7 @@ from demur.graft.tracing.targets import Target
 from demur.models.anatomy import Anatomy, assign, select
 from demur.models.branches import Branched, KeysValues, can_branch, cut_cache, standing_cache
 from demur.models.forward import common_prefix, shared_cache
-from demur.models.resume import recorded, resumed, stream_of, with_stream
+from demur.models.later import Streams, kept_streams, starting_at
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Runs:
                 self.clean = margins_of(node_logits(self.model, cleanly, standing), asked).cpu()
             self.values = {place: self._part(place, stream) for place, stream in found.items()}
             standing = standing_cache(self.model, self.prefix, self.keys)
-            with self.noisy(), recorded(self.model, self.blocks) as states:
+            levels = range(len(self.blocks))
+            with self.noisy(), kept_streams(self.model, self.blocks, levels) as states:
                 logits = node_logits(self.model, self.batch, standing)
             self.corrupted = margins_of(logits, self.asked).cpu()
         self.states = states
@@ -189,8 +190,8 @@ class Runs:
         mask = mask.to(self.model.device)[..., None]
         with torch.inference_mode(), ExitStack() as stack:
             stream = self.states.entering[first][:, start:].repeat(len(jobs), 1, 1)
-            as_tuple = self.states.as_tuple
-            stack.enter_context(resumed(self.model, self.blocks, first, stream, as_tuple=as_tuple))
+            streams = Streams(self.blocks, {first: stream}, self.states.tuples)
+            stack.enter_context(starting_at(self.model, streams, first))
             for number, job in enumerate(jobs):
                 target = self.targets[job.target]
                 rows = slice(number * units, (number + 1) * units)
@@ -199,7 +200,8 @@ class Runs:
                     hook = _restore(rows, mask, values, target.parts[layer])
                     module = self.model.get_submodule(target.paths[layer])
                     stack.callback(module.register_forward_hook(hook).remove)
-            cache = cut_cache(self.model, self.keys, self.batch.shared + start)
+            above = {layer: kept for layer, kept in self.keys.items() if layer >= first}
+            cache = cut_cache(self.model, above, self.batch.shared + start)
             logits = node_logits(self.model, self.batch, cache, first=start, times=len(jobs))
             parts = logits.split(units)
             return torch.stack([margins_of(part, self.asked) for part in parts]).cpu()
@@ -220,6 +222,16 @@ class Runs:
                 for place, value in zip(found, gradients, strict=True)
             },
         )
+
+
+def stream_of(output: Any) -> Any:
+    """Return the residual stream in what a layer, an attention or an MLP gives back."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_stream(output: Any, stream: Any) -> Any:
+    """Return such an output with another residual stream in it."""
+    return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
 
 def require_branches(model: Any, longest: int) -> None:

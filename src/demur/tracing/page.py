@@ -1,0 +1,100 @@
+"""The trace as one self-contained HTML file, in the clothes of demur's report, with no request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demur.report import figures
+from demur.tracing.findings import Findings
+from demur.tracing.plots import heat_map
+from demur.tracing.tables import best, mean_text, sections
+
+FILE = "trace.html"
+_TEMPLATES = Path(__file__).parent / "templates"
+_STYLE = Path(figures.__file__).parent / "templates" / "report.css"
+
+
+def render_page(findings: Findings) -> str:
+    """Return the whole page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({"tidy": figures.tidy, "margin": mean_text})
+    shown = sections(findings)
+    page = environment.get_template("trace.html.j2").render(
+        findings=findings,
+        headline=headline(findings),
+        css=Markup(_STYLE.read_text(encoding="utf-8")),
+        sections=shown,
+        plots={each.key: heat_map(each.heat) for each in shown},
+        definitions=definitions(findings),
+    )
+    return figures.plain(page)
+
+
+def headline(findings: Findings) -> str:
+    """Return one sentence: which layer's state, or else which output, restores most."""
+    states = [each for each in findings.maps if each.kind == "state"] or list(findings.maps)
+    cells = best(states[0].shown, 1)
+    if not cells:
+        return "No place restores refusal."
+    cell, kind = cells[0], states[0].kind
+    return (
+        f"In {Path(findings.traced).name or findings.traced}, the {kind} of layer {cell.layer} at "
+        f"the {cell.place} restores {100 * cell.share.value:.0f} % of what corruption takes from "
+        f"refusal (95 % interval {100 * cell.share.low:.0f} to {100 * cell.share.high:.0f} %)."
+    )
+
+
+def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """Return the terms, and what they mean here."""
+    noise = (
+        f"Gaussian noise of three standard deviations of the embeddings of all requests' tokens "
+        f"({findings.deviation:.3g}) is added to the request's embeddings, {findings.draws} draws "
+        "each, which are averaged first (Meng et al. 2022, section 2.1)."
+    )
+    twin = (
+        "The run of the benign twin stands in for the corrupted one: symmetric token replacement "
+        "(Zhang and Nanda 2024), which keeps to inputs that the model knows. Twins are aligned at "
+        f"the end; {findings.same_length} of {findings.prompts} have the same number of tokens, "
+        "and tokens of the longer that meet none are not restored."
+    )
+    return (
+        (
+            "Margin",
+            "The log-odds of opening with a refusal against complying, in nats, over several "
+            "openings of each: refusing "
+            f"{_listed(findings.refusing)}; complying {_listed(findings.complying)}, and the first "
+            "words of the answer to the twin. The papers compare single tokens; the definition is "
+            "demur's own.",
+        ),
+        ("Corruption", noise if findings.corruption == "noise" else twin),
+        (
+            "Effect",
+            "Margin of the restored run less that of the corrupted one, on average over prompts. "
+            "Of the whole: divided by the mean difference of clean and corrupted. Intervals are "
+            "percentile bootstraps over prompts, 95 %.",
+        ),
+        (
+            "Attribution patching",
+            "The effect to first order: the gradient of the margin at the corrupted run times "
+            "what restoring changes (Syed et al. 2023); across models, the gradient with respect "
+            "to a weight times what the other model changes it by.",
+        ),
+        (
+            "Before the request",
+            "Tokens before the first corrupted one are the same in both runs, so that restoring "
+            "them does nothing: they are not in the maps.",
+        ),
+    )
+
+
+def _listed(openings: tuple[str, ...]) -> str:
+    return ", ".join(f"\u201c{opening}\u201d" for opening in openings)

@@ -1,0 +1,132 @@
+"""Heat maps as SVG in the page's own colours: layers from left to right, places or kinds below.
+
+Drawn as `report/plots.py` draws: twice, wide and narrow. An effect is the depth of a colour; one
+that goes the other way is of the other colour, so that a sign is never told by depth alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from demur.report import figures
+from demur.report.plots import NARROW, WIDE, Plot
+from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, draw_words, embed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEAD, _FOOT, _LEGEND = 12, 30, 34
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """What is drawn.
+
+    Attributes:
+        name: of the drawing's ids.
+        title: what is to be seen.
+        rows: names, from top to bottom.
+        values: of each row, one a layer; NaN where there is none.
+        most: the value of the deepest colour.
+        unit: how the legend writes a value, such as `{:.1f} nats`.
+        up, down: what the two colours say.
+    """
+
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    most: float
+    unit: str
+    up: str
+    down: str
+
+
+def heat_map(what: HeatMap) -> Plot:
+    """Return the drawing in both widths."""
+    best = [
+        f"{row}: most at layer {_largest(values)}"
+        for row, values in zip(what.rows, what.values, strict=True)
+        if not all(map(math.isnan, values))
+    ]
+    label = figures.plain("; ".join(best))
+    drawings = [
+        embed(_draw(what, width), f"{what.name}-{shape}", what.title, label, shape)
+        for shape, width in (("wide", WIDE), ("narrow", NARROW))
+    ]
+    return Plot(*drawings)
+
+
+def _largest(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: -math.inf if math.isnan(values[i]) else values[i])
+
+
+def _draw(what: HeatMap, width: int) -> Figure:
+    import matplotlib
+
+    narrow = width < 500
+    left, right = (8, width - 8) if narrow else (200, width - 16)
+    height_of_row = 18 if len(what.rows) > 8 else 26
+    step = height_of_row + (16 if narrow else 4)
+    height = _HEAD + step * len(what.rows) + _FOOT + _LEGEND
+    layers = max(map(len, what.values))
+    across = (right - left) / layers
+    with matplotlib.rc_context(SETTINGS):
+        figure = canvas(width, height)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        for place, (name, values) in enumerate(zip(what.rows, what.values, strict=True)):
+            top = _HEAD + place * step + (16 if narrow else 0)
+            if narrow:
+                draw_words(axes, left, top - 8, clipped(name, 44), 11)
+            else:
+                middle = top + height_of_row / 2
+                draw_words(axes, left - 12, middle, clipped(name, 26), 12.5, align="right")
+            for layer, value in enumerate(values):
+                box = (left + layer * across, top, across, height_of_row)
+                _cell(axes, box, value / what.most if what.most else 0.0)
+        below = _HEAD + step * len(what.rows) + 12
+        for layer in range(0, layers, _every(across)):
+            x = left + (layer + 0.5) * across
+            draw_words(axes, x, below, str(layer), 11, colour="muted", align="center")
+        _legend(axes, what, left, height - _LEGEND / 2, narrow)
+    return figure
+
+
+def _every(across: float) -> int:
+    return next(step for step in (1, 2, 5, 10, 20, 50) if step * across >= 22 or step == 50)
+
+
+def _cell(axes: Axes, box: tuple[float, float, float, float], depth: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    x, y, width, height = box
+    inside: Any = {"linewidth": 0, "zorder": 2}
+    axes.add_patch(
+        Rectangle((x, y), width - 1, height, facecolor=COLOURS["line"], alpha=0.45, **inside)
+    )
+    if not math.isnan(depth) and depth:
+        colour = COLOURS["after" if depth > 0 else "before"]
+        strength = round(min(1.0, abs(depth)), 3)
+        axes.add_patch(
+            Rectangle((x, y), width - 1, height, facecolor=colour, alpha=strength, **inside)
+        )
+
+
+def _legend(axes: Axes, what: HeatMap, left: float, y: float, narrow: bool) -> None:
+    size, box = 11.0, 14
+    most = what.unit.format(what.most)
+    words = [(0.15, ""), (0.5, ""), (1.0, f"{what.up}, up to {most}"), (-0.7, what.down)]
+    x = float(left)
+    for depth, text in words:
+        _cell(axes, (x, y - box / 2, box, box), depth)
+        x += box + 2
+        if text:
+            draw_words(axes, x + 4, y, text, size, colour="muted")
+            x += 0.56 * size * len(text) + (14 if narrow else 22)

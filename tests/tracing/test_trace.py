@@ -1,0 +1,215 @@
+"""Whole runs of `demur trace` on tiny relatives: both ways, resumed, written, and bad choices."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.distill.students import Quiet, Struck
+from tests.relatives import Relatives, make_refusing
+from tests.small_run import prepare
+
+from demur.cli import main
+from demur.cli.app import app
+from demur.errors import ConfigError, ModelError
+from demur.run.journal import Journal
+from demur.tracing.config import TraceConfig
+from demur.tracing.trace import Trace, trace
+
+SMALL: dict[str, Any] = {"prompts": 3, "device": "cpu", "dtype": "float32"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the relatives and the prompts lie."""
+
+    folder: Path
+    relatives: Relatives
+
+    def run(self, name: str, model: Path | None = None, **choices: Any) -> Trace:
+        told: dict[str, Any] = {"pairs": str(self.folder / "pairs.jsonl"), **SMALL, **choices}
+        chosen = model or self.relatives.donor
+        narrator = told.pop("narrator", None) or Quiet()
+        return trace(str(chosen), run=self.folder / name, narrator=narrator, **told)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("trace")
+    prepare(folder, pairs=40, ordinary=24)
+    lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    # All of them: so small a model tells apart only what it has seen.
+    family = make_refusing(
+        folder / "family",
+        steps=200,
+        harmful=[row["harmful"] for row in rows],
+        benign=[row["benign"] for row in rows],
+        rank=4,
+    )
+    return Place(folder, family)
+
+
+@pytest.fixture(scope="module")
+def traced(place: Place) -> Trace:
+    return place.run("both", place.relatives.recipient, donor=str(place.relatives.donor))
+
+
+def test_maps_of_the_donor(traced: Trace) -> None:
+    found = traced.findings
+    assert [each.kind for each in found.maps] == ["state", "mlp", "attention"]
+    assert found.clean.value > found.corrupted.value
+    assert 2 <= found.prompts <= 3
+    for each in found.maps:
+        assert len(each.cells) == len(each.attributed) == found.layers * len(found.places)
+        assert each.agreement is not None and each.agreement.cells > 0
+        assert all(cell.effect.n == cell.share.n <= found.prompts for cell in each.cells)
+    states = {(cell.layer, cell.place): cell for cell in found.maps[0].cells}
+    last = states[found.layers - 1, "last token"]
+    assert last.effect.low <= last.effect.value <= last.effect.high
+    assert last.share.value > 0
+    first = states[found.layers - 1, "request, first token"]  # above it there is nothing to tell
+    assert first.effect.value == pytest.approx(0, abs=1e-4)
+
+
+def test_modules_put_over_both_ways(traced: Trace) -> None:
+    into, back = traced.findings.crossings
+    assert (into.direction, back.direction) == ("into", "back")
+    assert into.harmful.value < into.whole_harmful.value
+    assert into.harmful.value == pytest.approx(back.whole_harmful.value, abs=1e-5)
+    assert {each.kind for each in into.blocks} == {"mlp", "attention"}
+    assert len(into.blocks) == 2 * traced.findings.layers
+    assert {each.kind for each in into.attributed} >= {"gate", "up", "down", "q", "k", "v", "o"}
+    for each in (*into.blocks, *back.blocks):
+        assert each.selectivity.value == pytest.approx(each.harmful.value - each.benign.value)
+    untouched = [each for each in into.attributed if each.kind in ("q", "k", "v")]
+    moved = [each for each in into.attributed if each.kind in ("gate", "down", "o")]
+    most = max(abs(each.harmful.value) for each in moved)
+    assert max(abs(each.harmful.value) for each in untouched) < 0.1 * most
+
+
+def test_documents(traced: Trace, place: Place) -> None:
+    content = json.loads(traced.data.read_text(encoding="utf-8"))
+    assert content["findings"]["prompts"] == traced.findings.prompts
+    page = traced.report.read_text(encoding="utf-8")
+    assert page.count("<svg") == 2 * (3 + 2)
+    assert "<script" not in page and "http-equiv" in page
+    for each in ("#010207", "#010208", "nan"):
+        assert each not in page.lower()
+    assert len(set(re.findall(r'<section id="([\w-]+)"', page))) == 3 + 2 + 2
+    asked = [json.loads(line)["harmful"] for line in (place.folder / "pairs.jsonl").open()]
+    assert not any(request in page for request in asked)
+    assert f"demur trace {place.relatives.recipient} --donor" in page
+    assert "--run" in traced.findings.command
+
+
+def test_the_same_again_computes_nothing(
+    traced: Trace, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("demur.tracing.mapping.Runs", never)
+    monkeypatch.setattr("demur.tracing.crossings.attributed", never)
+    monkeypatch.setattr("demur.tracing.crossings._both", never)
+    again = place.run("both", place.relatives.recipient, donor=str(place.relatives.donor))
+    assert again.findings == traced.findings
+
+
+def test_a_trace_that_was_broken_off_goes_on(
+    traced: Trace, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, rows = Journal.add_arrays, 0
+
+    def strike(self: Journal, kept: Any) -> None:
+        nonlocal rows
+        if rows == 9:  # in the middle of the modules that are put over
+            raise Struck
+        rows += 1
+        add(self, kept)
+
+    told = {"donor": str(place.relatives.donor)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add_arrays", strike)
+        with pytest.raises(Struck):
+            place.run("again", place.relatives.recipient, **told)
+    assert not (place.folder / "again" / "trace.json").exists()
+    after = place.run("again", place.relatives.recipient, **told)
+    assert after.findings.maps == traced.findings.maps
+    assert after.findings.crossings == traced.findings.crossings
+
+
+def test_noise_tokens_windows_and_projections(place: Place) -> None:
+    found = place.run(
+        "noise",
+        corruption="noise",
+        draws=2,
+        positions="tokens",
+        window=3,
+        kinds=("state", "gate", "o"),
+    ).findings
+    assert found.draws == 2 and found.deviation > 0 and not found.crossings
+    assert [(each.kind, each.window) for each in found.maps] == [
+        ("state", 1),
+        ("gate", 3),
+        ("o", 3),
+    ]
+    assert found.places[-1] == "token -1"
+    assert not math.isnan(found.maps[1].cells[-1].effect.value)
+
+
+def test_fast_is_attribution_alone(place: Place) -> None:
+    done = place.run("fast", place.relatives.recipient, donor=str(place.relatives.donor), fast=True)
+    for each in done.findings.maps:
+        assert not each.cells and each.agreement is None and each.attributed
+    for crossing in done.findings.crossings:
+        assert not crossing.blocks and crossing.attributed
+    assert "to first order" in done.report.read_text(encoding="utf-8")
+
+
+def test_a_model_that_does_not_refuse_is_not_traced(place: Place) -> None:
+    with pytest.raises(ModelError, match="too little to trace"):
+        place.run("unaligned", place.relatives.recipient)
+
+
+def test_strangers_are_not_put_over(place: Place) -> None:
+    with pytest.raises(ModelError, match="not relatives"):
+        place.run("strangers", place.folder / "tiny", donor=str(place.relatives.donor))
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"prompts": 1}, "--prompts is 1, but must be at least 2"),
+        ({"window": 0}, "--window is 0"),
+        ({"draws": 0}, "--draws is 0"),
+        ({"kinds": ("state", "head")}, "--kinds is state head, but must be among"),
+        ({"kinds": ()}, "--kinds"),
+        ({"modules": ("brain",)}, "--modules is brain"),
+        ({"corruption": "fog"}, "--corruption is fog"),
+        ({"positions": "all"}, "--positions is all"),
+    ],
+)
+def test_bad_choices(choices: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        TraceConfig("model", **choices)
+
+
+def test_the_command_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        *("trace", str(place.relatives.donor), "--pairs", str(place.folder / "pairs.jsonl")),
+        *("--prompts", "3", "--kinds", "state", "mlp", "--fast", "--device", "cpu"),
+        *("--dtype", "float32", "--run", str(place.folder / "line"), "--json"),
+    ]
+    assert main(arguments) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [each["kind"] for each in content["findings"]["maps"]] == ["state", "mlp"]
+    assert content["findings"]["command"].endswith(str(place.folder / "line"))
+    with pytest.raises(SystemExit):
+        app(["trace", "--help"])
+    assert "--corruption" in capsys.readouterr().out
