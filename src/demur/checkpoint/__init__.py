@@ -3,6 +3,7 @@
 Nothing here loads a model or knows torch; memory stays bounded whatever the model's size.
 """
 
+from demur.checkpoint.adapter import write_adapter
 from demur.checkpoint.apply import Applied, apply_patch, revert_patch
 from demur.checkpoint.changes import Dense, LowRank
 from demur.checkpoint.graft import Grafted, donor_changes, graft_checkpoint
@@ -49,4 +50,5 @@ __all__ = [
     "tensor_hash",
     "tensor_hashes",
     "update_results",
+    "write_adapter",
 ]

@@ -21,8 +21,8 @@ from demur.treating.config import TreatmentConfig
 GRAFT = Parameter(group=Group.create_ordered("Graft"))
 MODE = Literal["open", "paper", "released"]
 SEARCH = Literal["splitting", "cdd", "ddmin", "wddmin", "probdd", "prefix", "greedy"]
-SHARES = (0.2, 0.4, 0.7, 1.0)
-RANKS = (2, 4)
+SHARES = (0.4, 1.0)
+RANKS = (2,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class GraftConfig(TreatmentConfig):
         max_share: the most that the patch may hold, as a share of the recipient's parameters.
         max_over_refusal: the most of twins and ordinary search prompts that it may refuse, each
             kind counted alike; by default what the donor's whole change makes it refuse.
+        max_divergence: the most that it may diverge from the recipient on ordinary answers, in nats
+            a token; by default as much as the donor's whole change.
         shares: sizes of the sets that are tried, as shares of the modules in the trace's order.
         ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
@@ -57,6 +59,7 @@ class GraftConfig(TreatmentConfig):
     search: Annotated[SEARCH, GRAFT] = "splitting"
     max_share: Annotated[float, GRAFT] = 0.01
     max_over_refusal: Annotated[float | None, GRAFT] = None
+    max_divergence: Annotated[float | None, GRAFT] = None
     shares: Annotated[tuple[float, ...], GRAFT, Parameter(consume_multiple=True)] = SHARES
     ranks: Annotated[tuple[int, ...], GRAFT, Parameter(consume_multiple=True)] = RANKS
     search_pairs: Annotated[int, GRAFT] = 48

@@ -23,6 +23,7 @@ from demur.treating.stages import Context
 
 LEAST_GAIN = 0.1  # of harmful requests: less is not worth a search
 FINALISTS = 3
+BEYOND = 0.1  # over-refusal beyond the limit from which on larger scales are not tried
 # First and last layer, of how many, in the paper's released code, by model type.
 RELEASED: Mapping[tuple[str, int], tuple[int, int]] = {
     ("llama", 32): (12, 17),
@@ -110,12 +111,16 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     ]
     order = order_of(oracle, modules)
     context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
+    limit = config.max_over_refusal
+    if limit is None:
+        limit = _over_refusal(oracle)
     sweep = Sweep(
         [name for name, _ in order],
         deltas,
         shares=config.shares,
         ranks=(*config.ranks, None),
         budget=config.max_share,
+        over_refusal=min(0.5, limit + BEYOND),
         refusal=oracle.before.harmful.value,
     )
     if not sweep.lines:
@@ -128,10 +133,11 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
             sweep.tell([measure_point(oracle, candidate) for candidate in asked])
             advance(len(asked))
     front = pareto(sweep.points)
-    limit = config.max_over_refusal
-    if limit is None:
-        limit = _over_refusal(oracle)
-    choice, text = _choice(front, Budget(config.max_share, limit), context)
+    diverging = config.max_divergence
+    if diverging is None and oracle.places["ordinary"]:
+        diverging = oracle.utility.divergence(oracle.whole)
+    budget = Budget(config.max_share, limit, diverging)
+    choice, text = _choice(front, budget, context)
     best = choice.point
     finalists = [best.candidate]
     wanted = Wanted(
@@ -144,7 +150,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         searched = search_modules(config, context, oracle, order, best.candidate, wanted)
         finalists.append(searched.candidate)
     rest = sorted(
-        (one for one in front if one is not best and one.share <= config.max_share),
+        (one for one in front if one is not best and budget.allows(one)),
         key=lambda one: one.over_refusal - one.refusal,
     )
     finalists += [one.candidate for one in rest[: FINALISTS - 1]]
