@@ -99,7 +99,7 @@ def test_documents(traced: Trace, place: Place) -> None:
     page = traced.report.read_text(encoding="utf-8")
     assert page.count("<svg") == 2 * (3 + 2)
     assert "<script" not in page and "http-equiv" in page
-    for each in ("#010207", "#010208", "nan"):
+    for each in ("#010207", "#010208", ">nan", " nan "):
         assert each not in page.lower()
     assert len(set(re.findall(r'<section id="([\w-]+)"', page))) == 3 + 2 + 2
     asked = [json.loads(line)["harmful"] for line in (place.folder / "pairs.jsonl").open()]

@@ -6,14 +6,11 @@ from typing import Annotated, Any, Self, get_args
 from cyclopts import Group, Parameter
 
 from demur.errors import ConfigError
-from demur.graft.tracing.pairs import Corruption
-from demur.graft.tracing.places import Positions
-from demur.graft.tracing.targets import DEFAULT, TRACED, Traced
-from demur.models.anatomy.types import KINDS
+from demur.graft.tracing.names import DEFAULT, TRACED, Corruption, Positions, Traced
 from demur.options import MODEL, PROMPTS
 
 TRACE = Parameter(group=Group.create_ordered("Trace"))
-MODULES = ("mlp", "attention", *KINDS)
+MODULES = MODULES
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,10 @@ class TraceConfig:
     donor: Annotated[str | None, TRACE] = None
     corruption: Annotated[Corruption, TRACE] = "resampled"
     kinds: Annotated[tuple[Traced, ...], TRACE, Parameter(consume_multiple=True)] = DEFAULT
-    modules: Annotated[tuple[str, ...], TRACE, Parameter(consume_multiple=True)] = MODULES[:2]
+    modules: Annotated[tuple[str, ...], TRACE, Parameter(consume_multiple=True)] = (
+        "mlp",
+        "attention",
+    )
     positions: Annotated[Positions, TRACE] = "groups"
     window: Annotated[int, TRACE] = 1
     prompts: Annotated[int, TRACE] = 16
@@ -76,6 +76,8 @@ class TraceConfig:
     seed: Annotated[int, MODEL] = 0
 
     def __post_init__(self) -> None:
+        from demur.models.anatomy.types import KINDS
+
         for name in ("kinds", "modules"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
@@ -84,7 +86,8 @@ class TraceConfig:
         self._require("prompts", "at least 2", self.prompts >= 2)
         self._require("kinds", f"among {', '.join(TRACED)}", set(self.kinds) <= set(TRACED))
         self._require("kinds", "given", bool(self.kinds))
-        self._require("modules", f"among {', '.join(MODULES)}", set(self.modules) <= set(MODULES))
+        known = (*MODULES, *KINDS)
+        self._require("modules", f"among {', '.join(known)}", set(self.modules) <= set(known))
         for name, kind in (("corruption", Corruption), ("positions", Positions)):
             names = get_args(kind)
             self._require(name, f"one of {', '.join(names)}", getattr(self, name) in names)

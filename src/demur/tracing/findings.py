@@ -68,7 +68,7 @@ class Findings:
         traced: which of them the maps are of.
         architecture, layers: its class, and how many layers it has.
         corruption, positions: as chosen.
-        deviation: of the noise, in units of the embedding; 0 where twins corrupt.
+        deviation: standard deviation of the noise; 0 where twins corrupt.
         draws: of noise a request; 0 where twins corrupt.
         prompts: pairs that are traced.
         same_length: pairs whose twins have the same number of tokens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,8 @@ class Maps:
         for way in ways:
             batches = self.batches()
             title = "attribution patching" if way == "attributed" else "restored runs"
-            total = len(batches) * (1 if way == "attributed" else len(self.places) * shape[1])
-            with narrator.progress(title, total) as advance:
+            cells = 1 if way == "attributed" else math.prod(shape[:-1])
+            with narrator.progress(title, len(batches) * cells) as advance:
                 for batch in batches:
                     found = self._kept(batch, way, journal, advance)
                     self.clean[batch], self.corrupted[batch] = found[0], found[1]
@@ -89,7 +90,8 @@ class Maps:
         )
         known = journal.arrays([key]).get(key)
         if known is not None:
-            advance(1 if way == "attributed" else len(self.places) * len(self.anatomy.layers))
+            cells = len(self.targets) * len(self.anatomy.layers) * len(self.places)
+            advance(1 if way == "attributed" else cells)
             return np.frombuffer(known, np.float32).reshape(-1, len(batch))
         pairs = [self.pairs[index] for index in batch]
         runs = Runs(self.chat.model, self.anatomy, pairs, self.targets, self.scale)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from demur.graft.tracing.crossing import Crossing
 from demur.graft.tracing.effects import Agreement, Cell
-from demur.graft.tracing.targets import TITLES
+from demur.graft.tracing.names import TITLES
 from demur.report import figures
 from demur.stats import Mean
 from demur.tracing.findings import CrossFindings, Findings, MapFindings
@@ -140,7 +140,7 @@ def _crossing(found: CrossFindings) -> Section:
             f"{direction}: selectivity",
             kinds,
             values,
-            _most([abs(value) for row in values for value in row]),
+            _most([value for row in values for value in row]),
             NATS,
             "refuses harmful requests more than twins",
             "the other way",
@@ -169,7 +169,7 @@ def most_selective(
 
 
 def _most(values: Sequence[float]) -> float:
-    return max((value for value in values if not math.isnan(value)), default=0.0)
+    return max((abs(value) for value in values if not math.isnan(value)), default=0.0)
 
 
 def _agreement(found: Agreement | None) -> str:
