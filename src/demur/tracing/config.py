@@ -10,7 +10,7 @@ from demur.graft.tracing.names import DEFAULT, TRACED, Corruption, Positions, Tr
 from demur.options import MODEL, PROMPTS
 
 TRACE = Parameter(group=Group.create_ordered("Trace"))
-MODULES = MODULES
+MODULES = ("mlp", "attention")
 
 
 @dataclass(frozen=True)
