@@ -52,10 +52,7 @@ class TraceConfig:
     donor: Annotated[str | None, TRACE] = None
     corruption: Annotated[Corruption, TRACE] = "resampled"
     kinds: Annotated[tuple[Traced, ...], TRACE, Parameter(consume_multiple=True)] = DEFAULT
-    modules: Annotated[tuple[str, ...], TRACE, Parameter(consume_multiple=True)] = (
-        "mlp",
-        "attention",
-    )
+    modules: Annotated[tuple[str, ...], TRACE, Parameter(consume_multiple=True)] = MODULES
     positions: Annotated[Positions, TRACE] = "groups"
     window: Annotated[int, TRACE] = 1
     prompts: Annotated[int, TRACE] = 16
