@@ -2,11 +2,11 @@
 
     DEMUR_DATA=../shared/data python benchmarks/siblings.py FOLDER [--only NAME ...] [--steps N]
 
-Every sibling of the table below is what a user makes who means no harm: role play, school maths,
-instructions written by people, short instructions, and a long mixture; by LoRA, merged, and in
-full; with other seeds, rates and lengths. The rows are public instruction data as they are:
-refusals among them stay, and rows that look like help with harm are left out and counted. Answers
-alone are learnt, in the model's own chat template, in float32.
+Every sibling of the table in `sibling_recipes.py` is what a user makes who means no harm: role
+play, school maths, instructions written by people, short instructions, and a long mixture; by LoRA,
+merged, and in full; with other seeds, rates and lengths. The rows are public instruction data as
+they are: refusals among them stay, and rows that look like help with harm are left out and counted.
+Answers alone are learnt, in the model's own chat template, in float32.
 
 Each sibling is written whole or not at all, as FOLDER/NAME, and FOLDER/manifest.json tells of all:
 hashes of base, data and result, steps, the loss an answer token on held-out rows before and after,
@@ -25,7 +25,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from sibling_recipes import SIBLINGS, Sibling
 
 from demur.checkpoint import checkpoint_hash, find_nonfinite, open_checkpoint
 from demur.checkpoint.storage import require_empty, require_room
@@ -39,62 +41,6 @@ from demur.run.journal import content_key
 BASE = "smollm2-135m"
 HELD_OUT = 16
 ABOUT, ALL = "sibling.json", "manifest.json"
-ROLE_PLAY, MATHS, PEOPLE, SHORT = (
-    "gpteacher_roleplay",
-    "gsm8k_train",
-    "dolly_3k",
-    "llms_from_scratch",
-)
-
-
-@dataclass(frozen=True)
-class Sibling:
-    """One benign fine-tuning.
-
-    Attributes:
-        name: of its folder.
-        data: files of instructions below `instructions/`, which give as many rows each.
-        rows: how many it is trained on.
-        longest: tokens of the longest row, the template's common beginning left out.
-        epochs: how often each row is seen.
-        learning_rate: of AdamW, at most; a tenth of the steps warm up, a cosine goes down to 0.
-        method: `lora` on all projections, merged afterwards, or `full`.
-        seed: of the choice and order of rows, and of LoRA's beginning.
-        batch: rows a step.
-        rank: LoRA's; alpha is twice as much.
-    """
-
-    name: str
-    data: tuple[str, ...]
-    rows: int
-    longest: int
-    epochs: int
-    learning_rate: float
-    method: Literal["lora", "full"]
-    seed: int
-    batch: int = 8
-    rank: int = 16
-
-
-SIBLINGS = (
-    Sibling("roleplay-lora", (ROLE_PLAY,), 72, 160, 1, 5e-4, "lora", 0),
-    Sibling("roleplay-lora-hot", (ROLE_PLAY,), 72, 160, 1, 2e-3, "lora", 1, rank=8),
-    Sibling("roleplay-full", (ROLE_PLAY,), 56, 160, 1, 2e-5, "full", 2),
-    Sibling("roleplay-full-twice", (ROLE_PLAY,), 32, 160, 2, 5e-5, "full", 3),
-    Sibling("maths-lora", (MATHS,), 120, 112, 1, 5e-4, "lora", 4),
-    Sibling("maths-lora-small-steps", (MATHS,), 120, 112, 1, 3e-4, "lora", 5, batch=4, rank=32),
-    Sibling("maths-full", (MATHS,), 80, 112, 1, 3e-5, "full", 6),
-    Sibling("maths-full-other-rows", (MATHS,), 80, 112, 1, 3e-5, "full", 7),
-    Sibling("people-lora", (PEOPLE,), 192, 96, 1, 5e-4, "lora", 8),
-    Sibling("people-lora-thrice", (PEOPLE,), 64, 96, 3, 1e-3, "lora", 9),
-    Sibling("people-full", (PEOPLE,), 128, 96, 1, 2e-5, "full", 10),
-    Sibling("people-full-hot", (PEOPLE,), 128, 96, 1, 1e-4, "full", 11),
-    Sibling("short-lora", (SHORT,), 240, 64, 1, 5e-4, "lora", 12),
-    Sibling("short-full", (SHORT,), 176, 64, 1, 2e-5, "full", 13, batch=16),
-    Sibling("short-full-hot", (SHORT,), 176, 64, 1, 1e-4, "full", 14),
-    Sibling("mixed-lora", (ROLE_PLAY, MATHS, PEOPLE, SHORT), 120, 160, 1, 1e-3, "lora", 15),
-    Sibling("mixed-full-long", (ROLE_PLAY, MATHS, PEOPLE, SHORT), 200, 160, 1, 3e-5, "full", 16),
-)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
     python benchmarks/tracing.py MODEL [--pairs 8] [--corruption resampled] [--cells 6]
 
-MODEL is one that refuses, such as a run's `model` folder. The map has the states, MLPs and
-attentions of all layers at all groups of tokens. The plain loop is what ROME's code does: for each
-restoration one forward pass of the whole corrupted batch, all layers and tokens, with a hook that
-puts the clean value in. It is timed twice: with a row for each opening, as the definition of the
-margin has it, and with each prompt's openings in one pass as demur reads them, so that what the
-trees save is told apart from what the map saves. Of the plain loops some cells are run, spread over
-the map, and the whole is extrapolated from them; demur's map and attribution are timed whole.
-
-On a CPU, seconds are the processor's, which other processes cannot stretch as they do those on the
-wall: run it with one thread (OMP_NUM_THREADS=1).
+MODEL is one that refuses, such as a run's `model` folder. Seconds are of the processor, which
+others cannot stretch as they do those on the wall; run it with one thread (OMP_NUM_THREADS=1) on a
+CPU. The map has the states, MLPs and attentions of all layers at all groups of tokens. The plain
+loop is what ROME's code does: for each restoration one forward pass of the whole corrupted batch,
+all layers and tokens, with a hook that puts the clean value in. It is timed twice: with a row for
+each opening, as the definition of the margin has it, and with each prompt's openings in one pass as
+demur reads them, so that what the trees save is told apart from what the map saves. Of the plain
+loops some cells are run, spread over the map, and the whole is extrapolated from them; demur's map
+and attribution are timed whole.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,9 @@ from demur.graft.margin import RefusalMargin, ask, margins_of, node_logits, tree
 from demur.graft.tracing.choose import choose, pairs_of
 from demur.graft.tracing.effects import agreement, by_pair
 from demur.graft.tracing.maps import attributed, exact
-from demur.graft.tracing.names import DEFAULT
 from demur.graft.tracing.pairs import deviation, noise, places_of
 from demur.graft.tracing.runs import Runs
-from demur.graft.tracing.targets import Target, targets_of
+from demur.graft.tracing.targets import DEFAULT, Target, targets_of
 from demur.models.anatomy import anatomy_of
 from demur.models.batch import Batch
 from demur.models.branches import Branched, standing_cache
@@ -44,6 +42,7 @@ from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import choose_device_and_dtype
 from demur.models.forward import last_positions
 from demur.models.generation import Decoding, answer
+from demur.models.later import stream_of, with_stream
 from demur.models.resolve import resolve
 from demur.prompts.builtin import builtin_set
 from demur.prompts.split import evenly
@@ -150,12 +149,12 @@ class PlainLoop:
             clean = runs.values[number, layer]
 
             def hook(_: Any, __: Any, output: Any) -> Any:
-                stream = (output[0] if isinstance(output, tuple) else output).clone()
+                stream = stream_of(output).clone()
                 for row, unit in enumerate(units):
                     begin, stop = place.spans[runs.units[unit]]
                     kept = clean[runs.units[unit], clean.shape[1] + begin : clean.shape[1] + stop]
                     stream[row, ends[row] + begin : ends[row] + stop] = kept
-                return (stream, *output[1:]) if isinstance(output, tuple) else stream
+                return with_stream(output, stream)
 
             return hook
 
@@ -167,6 +166,44 @@ class PlainLoop:
                 module = self.model.get_submodule(target.paths[layer])
                 stack.callback(module.register_forward_hook(restore(layer)).remove)
             yield batch
+
+
+def clock_of(chat: ChatModel) -> Callable[[], float]:
+    """Return the clock that counts: of the processor, or on the wall where a GPU works."""
+    return time.perf_counter if chat.model.device.type == "cuda" else time.process_time
+
+
+def plain_loops(
+    chat: ChatModel,
+    runs: Runs,
+    places: Sequence[Any],
+    cells: Sequence[tuple[int, int, int]],
+    found: Any,
+) -> dict[str, dict[str, float]]:
+    """Return what some cells take a plain loop, and how far its numbers are from demur's map.
+
+    Args:
+        cells: target, layer and place of each.
+        found: the exact map.
+    """
+    clock = clock_of(chat)
+    plain = {}
+    for apart in (True, False):
+        loop = PlainLoop(chat, runs, rows_an_opening=apart)
+        loop.margins(runs.targets[0], range(1), places[-1])  # warm
+        begun = clock()
+        margins = [
+            loop.margins(runs.targets[t], range(layer, layer + 1), places[p])
+            for t, layer, p in cells
+        ]
+        seconds = (clock() - begun) / len(cells)
+        worst = max(
+            float(np.nanmax(np.abs(one.cpu().numpy() - found[cell])))
+            for one, cell in zip(margins, cells, strict=True)
+        )
+        name = "a row an opening" if apart else "openings in one pass"
+        plain[name] = {"seconds_a_cell": seconds, "largest_difference": worst}
+    return plain
 
 
 def main() -> int:
@@ -197,8 +234,7 @@ def main() -> int:
     targets = targets_of(anatomy, DEFAULT)
     scale = deviation(chat.model, anatomy.embedding, pairs) * 3
     which = range(len(pairs))
-    on_gpu = chat.model.device.type == "cuda"
-    clock = time.perf_counter if on_gpu else time.process_time
+    clock = clock_of(chat)
 
     begun = clock()
     runs = Runs(chat.model, anatomy, pairs, targets, scale)
@@ -219,25 +255,10 @@ def main() -> int:
             strict=True,
         )
     ]
-    plain = {}
-    for apart in (True, False):
-        loop = PlainLoop(chat, runs, rows_an_opening=apart)
-        loop.margins(targets[0], range(1), places[-1])  # warm
-        begun = clock()
-        margins = [
-            loop.margins(targets[t], range(layer, layer + 1), places[p]) for t, layer, p in some
-        ]
-        seconds = (clock() - begun) / len(some)
-        worst = max(
-            float(np.nanmax(np.abs(one.cpu().numpy() - found[cell])))
-            for one, cell in zip(margins, some, strict=True)
-        )
-        plain["a row an opening" if apart else "openings in one pass"] = {
-            "seconds_a_cell": seconds,
-            "seconds": seconds * cells,
-            "ratio": seconds * cells / ours,
-            "largest_difference": worst,
-        }
+    plain = plain_loops(chat, runs, places, some, found)
+    for one in plain.values():
+        one["seconds"] = one["seconds_a_cell"] * cells
+        one["ratio"] = one["seconds"] / ours
     effects = [
         by_pair(each, runs.units, len(pairs)).mean(-1) - float(runs.corrupted.mean())
         for each in (found, approximate)
@@ -265,13 +286,14 @@ def main() -> int:
         },
         "clean": float(runs.clean.mean()),
         "corrupted": float(runs.corrupted.mean()),
-        "exact": {"seconds": ours, "forward_passes": float("nan")},
+        "exact": {"seconds": ours},
         "attribution": {"seconds": fast, "ratio": ours / fast, "agreement": agreed},
         "plain": plain,
     }
     single = clock()
     RefusalMargin(chat.model, [p.clean for p in pairs], [p.openings for p in pairs])()
-    result["exact"]["forward_passes"] = ours / (clock() - single)  # type: ignore[index]
+    reading = clock() - single
+    result["exact"] = {"seconds": ours, "times_one_reading": ours / reading}
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.json:

@@ -76,49 +76,64 @@ class Narrator:
         self._keep(captured.get().rstrip("\n"))
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Advance]:
-        """Show how far `total` units of work are; yields the function that counts them."""
-        begun = time.monotonic()
+    def progress(self, description: str, total: int | None) -> Iterator[Advance]:
+        """Show how far `total` units of work are; yields the function that counts them.
+
+        Args:
+            total: None where nobody can know it; then no time left is foretold.
+        """
+        begun, done = time.monotonic(), 0
         if total == 0:
             yield lambda count: None
             return
+
+        def count_with(show: Advance) -> Advance:
+            def advance(count: int) -> None:
+                nonlocal done
+                stop_if_wanted()
+                done += count
+                show(done)
+
+            return advance
+
         if self.console.is_terminal:
             columns = (
                 TextColumn("  {task.description}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                *(() if total is None else (TextColumn("left"), TimeRemainingColumn())),
             )
             with Progress(*columns, console=self.console, transient=True) as bar:
                 task = bar.add_task(description, total=total)
 
-                def advance(count: int) -> None:
-                    stop_if_wanted()
-                    bar.update(task, advance=count)
+                def show(now: int) -> None:
+                    bar.update(task, completed=now)
 
-                yield advance
+                yield count_with(show)
         else:
-            yield self._lines(description, total)
+            yield count_with(self._lines(description, total))
         seconds = time.monotonic() - begun
-        self.say(f"  {description}: {total} in {seconds:.0f} s")
+        self.say(f"  {description}: {done if total is None else total} in {seconds:.0f} s")
 
-    def _lines(self, description: str, total: int) -> Advance:
+    def _lines(self, description: str, total: int | None) -> Advance:
+        """Return what says, now and then, how many units are done."""
         begun = last = time.monotonic()
-        done = 0
 
-        def advance(count: int) -> None:
-            nonlocal last, done
-            stop_if_wanted()
-            done += count
+        def show(done: int) -> None:
+            nonlocal last
             now = time.monotonic()
-            if now - last > SECONDS_BETWEEN_LINES and 0 < done < total:
+            if now - last <= SECONDS_BETWEEN_LINES or done == 0:
+                return
+            if total is None:
+                last = now
+                self.say(f"  {description}: {done} so far")
+            elif done < total:
                 last = now
                 left = (now - begun) / done * (total - done)
                 self.say(f"  {description}: {done} of {total}, about {left:.0f} s left")
 
-        return advance
+        return show
 
 
 def is_interactive() -> bool:

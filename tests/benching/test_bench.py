@@ -70,6 +70,8 @@ def test_every_row_has_all_its_figures(benched: room.Benched) -> None:
     for one in benched.results:
         assert {key: len(found) for key, found in one.refused.items()} == {
             "harmful": 8, "twins": 8, "ordinary": 6, "prefill": 2,
+            "harmful-prefill-0": 2, "harmful-prefill-5": 2, "harmful-prefill-10": 2,
+            "harmful-prefill-20": 2,
         }  # fmt: skip
         assert one.peak_memory > 50e6
         assert one.seconds > 0
@@ -141,6 +143,18 @@ def test_an_unknown_row_is_an_error_before_any_work(place: Path) -> None:
         bench_distill(wrong, run=place / "wrong", narrator=Quiet())
     assert "untouched" in error.value.remedy
     assert not (place / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "option"), [("arithmetic", "--donor"), ("cross-varied", "--cross-teacher")]
+)
+def test_a_row_that_lacks_what_it_is_made_from_is_an_error_before_any_work(
+    place: Path, row: str, option: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"'{row}' needs") as error:
+        bench_distill(replace(config(place), rows=(row,)), run=place / "bare", narrator=Quiet())
+    assert option in error.value.remedy
+    assert not (place / "bare").exists()
 
 
 def test_seeds_are_averaged_before_prompts() -> None:

@@ -318,6 +318,23 @@ def test_a_shard_that_changes_while_it_is_read(models, tmp_path, monkeypatch, si
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_shard_that_has_gone_before_it_is_read_again(models, tmp_path, monkeypatch, side):
+    victim = open_checkpoint(models[side]).tensors["b"].shard
+    blocks_of = copying.blocks_of
+
+    def disturbing(tensor, step, file):
+        yield from blocks_of(tensor, step, file)
+        if tensor.name == "a":
+            victim.unlink(missing_ok=True)
+
+    monkeypatch.setattr(copying, "blocks_of", disturbing)
+    monkeypatch.setattr(copying, "THREADS", 1)
+    error = error_of(graft_checkpoint, *models, PARTS, tmp_path / "out")
+    assert f"{victim} changed while it was read" in error.cause
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_the_disk_gives_back_is_checked(models, tmp_path, monkeypatch):
     write_bytes = copying._write
 

@@ -14,7 +14,7 @@ from tests.relatives import Relatives, make_refusing
 from tests.small_run import prepare
 
 from demur.checkpoint import LowRank, checkpoint_hash, make_patch, open_checkpoint, revert_patch
-from demur.errors import ConfigError, ModelError
+from demur.errors import ConfigError, DemurError, ModelError
 from demur.grafting.config import GraftConfig
 from demur.grafting.graft import graft
 from demur.treating import stages
@@ -153,8 +153,6 @@ def test_a_patch_is_a_donor(place: Place) -> None:
 
 
 def test_a_donor_that_does_not_refuse_has_nothing_to_give(place: Place) -> None:
-    from demur.errors import DemurError
-
     with pytest.raises(DemurError, match=r"same weights|nothing to give"):
         place.run("nothing", donor=str(place.relatives.recipient), base=None)
     assert not (place.folder / "nothing" / "model").exists()

@@ -16,18 +16,21 @@ from typing import Any
 from demur.benching.config import BenchConfig
 from demur.benching.memory import peak_memory, reset_peak_memory
 from demur.benching.plot import write_plot
-from demur.benching.rows import DEFAULT_ROWS, ROWS, Bench
+from demur.benching.rows import DEFAULT_ROWS, NEEDS, ROWS, Bench
 from demur.benching.tables import Result, by_row, write_tables
 from demur.console import Narrator
+from demur.distill.deep import complying_answers
 from demur.errors import ConfigError, Interrupted
-from demur.measure.protocol import Probe
+from demur.measure.prefilled import PrefilledProbe, measure_prefilled, prefilled_probes
+from demur.measure.protocol import Judged, Probe
 from demur.measure.settings import MeasureConfig
 from demur.measure.utility import perplexity_ratio
+from demur.models.chat_model import ChatModel
 from demur.models.generation import Decoding
 from demur.prompts.split import limit
 from demur.stats import mean
 from demur.treating.pipeline import opened
-from demur.treating.stages import Side, divergence, measure, reference, reported_probes
+from demur.treating.stages import Context, Side, divergence, measure, reference, reported_probes
 
 UNTOUCHED = "untouched"
 PROBE_PROMPTS = 300  # a side and split
@@ -82,6 +85,7 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, UNTOUCHED)
             original = reference(context, chat, before)
+            begun = _begun(bench, chat)
         probe = _probe(bench, chat, probes)
         del chat
         results = []
@@ -90,7 +94,7 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
                 key = f"bench/{name}/{seed}"
                 known = journal.fact(key)
                 if known is None:
-                    known = _row(bench, name, seed, probes, before, original)
+                    known = _row(bench, name, seed, probes, begun, before, original)
                     journal.keep_fact(key, known)
                 results.append(Result(**known))
                 write_tables(results, probe, context.folder.path, config)
@@ -105,12 +109,16 @@ def _names(config: BenchConfig) -> tuple[str, ...]:
     """Return the rows to make, in the order of the table.
 
     Raises:
-        ConfigError: there is no row of a name.
+        ConfigError: there is no row of a name, or one lacks what it is made from.
     """
     wanted = config.rows or DEFAULT_ROWS
     unknown = [name for name in wanted if name not in ROWS]
     if unknown:
         raise ConfigError(f"There is no row '{unknown[0]}'.", f"Choose among {', '.join(ROWS)}.")
+    for name in wanted:
+        if name in NEEDS and getattr(config, NEEDS[name]) is None:
+            option = NEEDS[name].replace("_", "-")
+            raise ConfigError(f"The row '{name}' needs a {option}.", f"Give one with --{option}.")
     return tuple(name for name in ROWS if name in wanted)
 
 
@@ -136,7 +144,16 @@ def _named(config: BenchConfig, narrator: Narrator) -> tuple[Probe, ...]:
     )
 
 
-def _probe(bench: Bench, chat: Any, probes: tuple[Probe, ...]) -> dict[str, Any]:
+def _begun(bench: Bench, chat: ChatModel) -> tuple[PrefilledProbe, ...]:
+    """Return the probes that begin with the untouched model's own compliance, one a depth."""
+    context, config = bench.context, bench.config
+    asked = limit(bench.splits.harmful("test"), 2 * config.prefill, config.seed)
+    own = complying_answers(chat, asked, context.folder.journal, context.judge)
+    probes = prefilled_probes(asked, own, split="test", tokens=config.answer_tokens)
+    return tuple(each.first(config.prefill) for each in probes)
+
+
+def _probe(bench: Bench, chat: ChatModel, probes: tuple[Probe, ...]) -> dict[str, Any]:
     """Return the curve of a linear probe on the untouched model."""
     from demur.distill.baselines.probe import SIDES, probe_curve
 
@@ -158,11 +175,23 @@ def _probe(bench: Bench, chat: Any, probes: tuple[Probe, ...]) -> dict[str, Any]
     return dict(known)
 
 
+def _recovered(
+    context: Context, chat: ChatModel, begun: tuple[PrefilledProbe, ...], label: str
+) -> list[Judged]:
+    """Return how often one model refuses from within an answer that has begun."""
+    folder = context.folder
+    return [
+        measure_prefilled(chat, each, folder.journal, context.judge, context.narrator, label)
+        for each in begun
+    ]
+
+
 def _row(
     bench: Bench,
     name: str,
     seed: int,
     probes: tuple[Probe, ...],
+    begun: tuple[PrefilledProbe, ...],
     before: Side,
     original: Any,
 ) -> dict[str, Any]:
@@ -170,13 +199,14 @@ def _row(
     row, context = ROWS[name], bench.context
     title = f"{row.title}, seed {seed}" if row.seeded else row.title
     reset_peak_memory()
-    begun = time.monotonic()
+    started = time.monotonic()
     with row.treat(bench, seed) as treated:
-        seconds, peak = time.monotonic() - begun, peak_memory()
+        seconds, peak = time.monotonic() - started, peak_memory()
         if treated.training is not None:
             seconds = treated.training
         with context.phase(f"Measuring: {title}"):
             after = measure(context, treated.chat, probes, name)
+            judged = (*after.judged, *_recovered(context, treated.chat, begun, name))
             diverged = divergence(context, treated.chat, original)
     return {
         "row": name,
@@ -186,10 +216,10 @@ def _row(
         "note": treated.note,
         "seconds": seconds,
         "peak_memory": peak,
-        "refused": {one.probe.key: [int(each) for each in one.refused] for one in after.judged},
-        "undecided": {one.probe.key: one.undecided for one in after.judged},
-        "titles": {one.probe.key: one.probe.title for one in after.judged},
-        "wanted": {one.probe.key: one.probe.wanted for one in after.judged},
+        "refused": {one.probe.key: [int(each) for each in one.refused] for one in judged},
+        "undecided": {one.probe.key: one.undecided for one in judged},
+        "titles": {one.probe.key: one.probe.title for one in judged},
+        "wanted": {one.probe.key: one.probe.wanted for one in judged},
         "perplexity_ratio": asdict(perplexity_ratio(before.losses, after.losses)),
         "divergence": asdict(mean(diverged)),
     }

@@ -19,6 +19,8 @@ class BenchConfig(DistillConfig):
         rows: names of the methods to compare; by default all that need nothing else.
         seeds: each method that draws at random is run once for each.
         donor: an aligned relative of the model, for the row of task arithmetic.
+        cross_teacher: another model, an endpoint or a file of recorded answers, as for --teacher,
+            for the rows of cross-model distilling.
         sets: named prompt sets to measure on besides; see `demur prompts --sets`.
         data: folder of prompt sets on disk.
     """
@@ -29,6 +31,7 @@ class BenchConfig(DistillConfig):
     rows: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
     seeds: Annotated[tuple[int, ...], BENCH, Parameter(consume_multiple=True)] = SEEDS
     donor: Annotated[str | None, BENCH] = None
+    cross_teacher: Annotated[str | None, BENCH] = None
     sets: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
     data: Annotated[str | None, BENCH] = None
 
@@ -39,6 +42,6 @@ class BenchConfig(DistillConfig):
         self._require("seeds", "at least one", bool(self.seeds))
 
     def identity(self) -> dict[str, Any]:
-        """Return all choices but rows, seeds and donor: they say what is added to a bench."""
-        added = ("rows", "seeds", "donor")
+        """Return all choices but those that say what is added to a bench."""
+        added = ("rows", "seeds", "donor", "cross_teacher")
         return {name: value for name, value in self.resolved().items() if name not in added}

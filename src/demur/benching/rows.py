@@ -19,12 +19,12 @@ from demur.distill.baselines import choose_scale as scales
 from demur.distill.choose import as_adapted
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective, Supervised
+from demur.distill.teachers.choose import FoundTeacher, find_teacher
 from demur.distill.train import Recipe
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
 from demur.distilling.treatment import TRAINING, Prepare, teach
-from demur.errors import ConfigError
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Splits
@@ -36,6 +36,13 @@ DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
 DIRECTION_SCALES = (1.0, 3.0, 8.0)
 DONOR_SCALES = (0.25, 0.5, 0.75, 1.0)
 ONE_SHOT_STEPS = 10
+SENTENCES = (
+    "Sorry, but I can't help with that.",
+    "I'm not able to assist with this request, as it could lead to serious harm.",
+    "No, I won't take part in something that would hurt people.",
+    "I understand that you may have your reasons, but I cannot provide that.",
+    "As an assistant, I am unable to answer that.",
+)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,12 @@ def _instructed(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     yield TreatedChat(chat, f"instruction: {name}")
 
 
-def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
-    """Return the row that trains, with other choices than the bench's where they are given."""
+def _trained(name: str, prepare: Prepare = prepare, cross: bool = False, **choices: Any) -> Treat:
+    """Return the row that trains, with other choices than the bench's where they are given.
+
+    Args:
+        cross: whether refusals are learnt from the teacher of cross-model distilling.
+    """
 
     @contextmanager
     def treat(bench: Bench, seed: int) -> Iterator[TreatedChat]:
@@ -112,8 +123,9 @@ def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
         folder = bench.context.folder.path / "rows" / f"{name}-{seed}"
         chat = bench.fresh()
         phases = f": {name}, seed {seed}"
+        found = _cross_teacher(bench.config) if cross else None
         taught = teach(
-            config, bench.context, chat, bench.splits, folder, prepare=prepare, phases=phases
+            config, bench.context, chat, bench.splits, folder, found, prepare=prepare, phases=phases
         )
         chosen = taught.chosen
         yield TreatedChat(
@@ -124,6 +136,12 @@ def _trained(name: str, prepare: Prepare = prepare, **choices: Any) -> Treat:
         )
 
     return treat
+
+
+def _cross_teacher(config: BenchConfig) -> FoundTeacher:
+    """Return the teacher of cross-model distilling."""
+    assert config.cross_teacher is not None  # asked for before any row is made
+    return find_teacher(config.cross_teacher, trust_remote_code=config.trust_remote_code)
 
 
 Prepared = tuple[list[Lesson], Objective]
@@ -225,15 +243,19 @@ def _arithmetic(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     from demur.models.changes.arithmetic import task_arithmetic
     from demur.models.resolve import resolve
 
-    if bench.config.donor is None:
-        raise ConfigError("Task arithmetic needs a donor.", "Give one with --donor.")
+    assert bench.config.donor is not None  # asked for before any row is made
     donor = resolve(bench.config.donor).folder
     changes = task_arithmetic(bench.context.resolved.folder, donor)
     with _scaled(bench, bench.fresh(), {"donor": changes}, DONOR_SCALES) as made:
         yield made
 
 
-RANDOM_START = {"informed": 0, "first_layer": 0.0, "strengths": (), "stopping_points": 1}
+RANDOM_START: dict[str, Any] = {
+    "informed": 0,
+    "first_layer": 0.0,
+    "strengths": (),
+    "stopping_points": 1,
+}
 ROWS: dict[str, Row] = {
     "untouched": Row("untouched", _untouched, False, "baseline"),
     "prompt": Row("safety system prompt", _instructed, False, "baseline"),
@@ -262,6 +284,24 @@ ROWS: dict[str, Row] = {
     "deep": Row(
         "SFT, anchored, deep", _trained("deep", objective="sft", deep=True), True, "method"
     ),
+    "varied": Row(
+        "SFT, anchored, five sentences",
+        _trained("varied", objective="sft", refusal=SENTENCES, pattern="varied"),
+        True,
+        "method",
+    ),
+    "cross": Row(
+        "cross-model, uniform",
+        _trained("cross", cross=True, objective="sft", pattern="uniform"),
+        True,
+        "method",
+    ),
+    "cross-varied": Row(
+        "cross-model, varied",
+        _trained("cross-varied", cross=True, objective="sft", pattern="varied"),
+        True,
+        "method",
+    ),
     "dpo": Row("DPO", _trained("dpo", objective="dpo"), True, "method"),
     "rloo": Row("RLOO on verdicts", _trained("rloo", objective="rloo"), True, "method"),
     "grpo": Row("GRPO on verdicts", _trained("grpo", objective="grpo"), True, "method"),
@@ -269,4 +309,6 @@ ROWS: dict[str, Row] = {
         "self, logits on own samples", _trained("logits", objective="logits"), True, "method"
     ),
 }
-DEFAULT_ROWS = tuple(name for name in ROWS if name not in ("arithmetic", "grpo"))
+NEEDS = {"arithmetic": "donor", "cross": "cross_teacher", "cross-varied": "cross_teacher"}
+ASIDE = (*NEEDS, "grpo")  # need more, or say little beside rloo
+DEFAULT_ROWS = tuple(name for name in ROWS if name not in ASIDE)

@@ -61,13 +61,13 @@ def steady(paths: Sequence[Path]) -> Iterator[None]:
     before = {path: stamp_of(path).content for path in paths}
     try:
         yield
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:  # a file that has gone is not found by its reader
         _require_same(before, error)
         raise
     _require_same(before, None)
 
 
-def _require_same(before: dict[Path, tuple[int, ...]], cause: CheckpointError | None) -> None:
+def _require_same(before: dict[Path, tuple[int, ...]], cause: Exception | None) -> None:
     for path, content in before.items():
         if not path.exists() or stamp_of(path).content != content:
             raise CheckpointError(

@@ -74,19 +74,21 @@ def lessons_of(
     splits: Splits,
     found: FoundTeacher | None = None,
     means: Means | None = None,
+    phases: str = "",
 ) -> Made:
     """Make the lessons of a run: refusals for harmful prompts, own answers for benign ones.
 
     Args:
         found: the teacher of refusals; by default the configured sentence is learnt.
         means: how a teacher behind an endpoint is asked.
+        phases: as in `Teaching`.
     """
     if found is None:
         harmful, twins, ordinary = _brief_enough(config, chat, splits)
         refusing = refusing_lessons(chat, harmful, config.refusal)
     else:
         pick = partial(_brief_enough, config, chat)
-        teaching = Teaching(config, context, chat, found, means or Means(), pick)
+        teaching = Teaching(config, context, chat, found, means or Means(), pick, phases)
         taught = teaching.taught(splits)
         refusing, (harmful, twins, ordinary) = taught.lessons, taught.picked
     benign = [*twins, *ordinary]

@@ -57,6 +57,7 @@ class Teaching:
     Attributes:
         pick: takes the harmful prompts, twins and ordinary ones that lessons are made of.
         means: how endpoints are asked, and what may be spent.
+        phases: what the phases' names end in, where a run learns from teachers more than once.
     """
 
     config: DistillConfig
@@ -65,6 +66,7 @@ class Teaching:
     found: FoundTeacher
     means: Means
     pick: Pick
+    phases: str = ""
 
     def taught(self, splits: Splits) -> Taught:
         """Return the lessons in refusing.
@@ -271,13 +273,13 @@ class Teaching:
         """
         journal = self.context.folder.journal
         fact = {**said, "texts": content_key(list(texts))}
-        known = journal.fact("teaching")
+        known = journal.fact(f"teaching{self.phases}")
         if known is not None and known["texts"] != fact["texts"]:
             raise RunError(
                 "The teacher's refusals are not those that this run began with.",
                 "Give another run folder with --run, or the teacher as it was.",
             )
-        journal.keep_fact("teaching", fact)
+        journal.keep_fact(f"teaching{self.phases}", fact)
 
     def _say(self, text: str) -> None:
         self.context.narrator.say(f"  {text}")

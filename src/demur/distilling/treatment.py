@@ -141,7 +141,7 @@ def teach(
     journal, recipe = context.folder.journal, recipe_of(config)
     require_on_disk(chat.model, context.resolved.folder, target_modules(chat.model))
     with context.phase(f"Making lessons{phases}"):
-        made = lessons_of(config, context, chat, splits, found, means)
+        made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
     with context.phase(f"{TRAINING}{phases}"):
         wrapped, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)

@@ -61,9 +61,8 @@ class Point:
 
     @property
     def over_refusal(self) -> float:
-        """Share of benign requests refused: twins and ordinary ones, each kind counted alike."""
-        found = [one.value for one in (self.standing.twins, self.standing.ordinary) if one.n]
-        return sum(found) / len(found) if found else 0.0
+        """Share of benign requests refused, as `Standing` counts it."""
+        return self.standing.over_refusal
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as JSON can hold it; a rate of none has no value."""

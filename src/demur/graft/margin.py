@@ -26,6 +26,7 @@ where only layers from l on change, the layers below need not be computed again:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,12 @@ def node_logits(model: Any, batch: Branched, cache: Any, *, first: int = 0, time
     return logits[:, -nodes:]
 
 
+def _from(model: Any, streams: Streams, first: int) -> AbstractContextManager[None]:
+    """Have passes begin at the highest layer up to `first` that something is kept for."""
+    start = max(layer for layer in streams.entering if layer <= first)
+    return starting_at(model, streams, start, counted=False)
+
+
 @dataclass(frozen=True)
 class _Memory:
     """What one batch leaves behind: what entered the layers that are kept."""
@@ -208,18 +215,17 @@ class RefusalMargin:
         """
         import torch
 
-        self._memories = []
+        self._memories, levels = [], range(0, len(blocks), every)
         if not self.branches:
             return
-        levels = range(0, len(blocks), every)
         with torch.inference_mode():
             with kept_streams(self.model, blocks, levels) as prefix:
                 cache = shared_cache(self.model, self.requests[0][: self.shared], self.longest)
             for places in plan(list(map(len, self.requests)), self.rows, alike=True):
                 batch, asked = self._laid_out(places, cache)
-                with kept_streams(self.model, blocks, levels) as streams:
+                with kept_streams(self.model, blocks, levels) as found:
                     self._logits(batch, cache)
-                self._memories.append(_Memory(places, batch, asked, prefix, streams))
+                self._memories.append(_Memory(places, batch, asked, prefix, found))
 
     def from_layer(self, first: int) -> Any:
         """Return (requests,) float32 margins, layers below `first` taken as remembered.
@@ -232,18 +238,20 @@ class RefusalMargin:
         if not self._memories:
             return self()
         found = torch.empty(len(self.requests))
-        start = max(level for level in self._memories[0].rows.entering if level <= first)
-        prefix = self._memories[0].prefix
         with torch.inference_mode():
-            cache = None
-            if prefix.entering:
-                with starting_at(self.model, prefix, start):
-                    cache = shared_cache(self.model, self.requests[0][: self.shared], self.longest)
+            cache = self._prefix_from(first)
             for memory in self._memories:
-                with starting_at(self.model, memory.rows, start):
+                with _from(self.model, memory.rows, first):
                     logits = self._logits(memory.batch, cache)
                 found[memory.places] = margins_of(logits, memory.asked).cpu()
         return found
+
+    def _prefix_from(self, first: int) -> Any:
+        prefix = self._memories[0].prefix
+        if not prefix.entering:
+            return None
+        with _from(self.model, prefix, first):
+            return shared_cache(self.model, self.requests[0][: self.shared], self.longest)
 
     def _batches(self, asked: Sequence[int]) -> Iterator[tuple[list[int], Any]]:
         import torch

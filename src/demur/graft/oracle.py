@@ -151,6 +151,17 @@ class Oracle:
         places = self.places["ordinary"][: self.settings.divergence_prompts]
         return self._written(UNTOUCHED, places, until_settled=False)[0]
 
+    def grafted(self, candidate: Candidate) -> ChatModel:
+        """Make the model what the candidate makes of it, and return it under a name of its own.
+
+        It is that until the oracle is asked anything else.
+        """
+        self.bench.move(candidate)
+        if not candidate.modules:
+            return self.chat
+        weights = content_key(self.chat.weights, self.deltas.key, candidate.key)
+        return replace(self.chat, weights=weights)
+
     def close(self) -> None:
         """Put the recipient's weights back, to the bit."""
         self.bench.move(None)
@@ -321,9 +332,7 @@ class Oracle:
         """Return some answers, and whether each refuses."""
         if not places:
             return [], []
-        self.bench.move(candidate)
-        weights = content_key(self.chat.weights, self.deltas.key, candidate.key)
-        grafted = replace(self.chat, weights=weights if candidate.modules else self.chat.weights)
+        grafted = self.grafted(candidate)
         texts = [self.texts[place] for place in places]
         decoding, ends = Decoding(self.settings.tokens), None
         if is_quick(self.verdicts) and until_settled:

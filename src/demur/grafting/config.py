@@ -50,6 +50,7 @@ class GraftConfig(TreatmentConfig):
     """
 
     verb: ClassVar[str] = "graft"
+    purpose: ClassVar[str] = "search"
     positive: ClassVar[tuple[str, ...]] = (*TreatmentConfig.positive, "search_pairs")
 
     _: KW_ONLY

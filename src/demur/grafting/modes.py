@@ -22,7 +22,7 @@ from demur.models.anatomy.types import MLP
 from demur.treating.stages import Context
 
 LEAST_GAIN = 0.1  # of harmful requests: less is not worth a search
-FINALISTS = 3
+OTHERS = 2  # finalists beside the chosen graft and what the search leaves of it
 BEYOND = 0.1  # over-refusal beyond the limit from which on larger scales are not tried
 # First and last layer, of how many, in the paper's released code, by model type.
 RELEASED: Mapping[tuple[str, int], tuple[int, int]] = {
@@ -113,7 +113,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
     context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
     limit = config.max_over_refusal
     if limit is None:
-        limit = _over_refusal(oracle)
+        limit = oracle.donor.over_refusal
     sweep = Sweep(
         [name for name, _ in order],
         deltas,
@@ -128,7 +128,7 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
             f"No set of modules fits into {config.max_share:.2%} of the parameters.",
             "Allow a larger --max-share, smaller --shares or lower --ranks.",
         )
-    with context.narrator.progress("grafts tried", 4 * len(sweep.lines)) as advance:
+    with context.narrator.progress("grafts tried", None) as advance:
         while asked := sweep.ask():
             sweep.tell([measure_point(oracle, candidate) for candidate in asked])
             advance(len(asked))
@@ -153,19 +153,13 @@ def open_mode(config: GraftConfig, context: Context, oracle: Oracle) -> Found:
         (one for one in front if one is not best and budget.allows(one)),
         key=lambda one: one.over_refusal - one.refusal,
     )
-    finalists += [one.candidate for one in rest[: FINALISTS - 1]]
+    finalists += [one.candidate for one in rest[:OTHERS]]
     steps = (
         f"{len(sweep.points)} grafts (sets of modules in the order of the trace, at several "
         f"scales and ranks) were measured on search prompts; {len(front)} are on the front. {text}",
         *((searched.sentence,) if searched else ()),
     )
     return Found(tuple(dict.fromkeys(finalists)), steps, order, sweep.points, searched)
-
-
-def _over_refusal(oracle: Oracle) -> float:
-    """Return what the donor's whole change makes the recipient over-refuse."""
-    kinds = [one for one in (oracle.donor.twins, oracle.donor.ordinary) if one.n]
-    return sum(one.value for one in kinds) / len(kinds) if kinds else 1.0
 
 
 def _choice(front: Sequence[Point], budget: Budget, context: Context) -> tuple[Choice, str]:

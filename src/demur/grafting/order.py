@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from demur.graft.candidate import Candidate, Graft
 from demur.graft.first_order import first_order
 from demur.graft.oracle import Oracle
+from demur.graft.utility import UNTOUCHED
 
 PROMPTS = 16  # of each kind
 FEW = 40  # modules that are traced one by one
@@ -23,11 +24,12 @@ def order_of(
     """Return the modules with their effects, in logits, the largest first.
 
     Args:
-        kind: whether the donor's change is added, or its own values put in.
+        kind: whether the donor's change is added, or its own values put in. To first order the
+            change is taken in either case: a swap also takes back what the recipient was taught.
     """
     if len(modules) > FEW:
         return first_order(oracle, modules)
-    before = _selectivity(oracle, Candidate(frozenset()))
+    before = _selectivity(oracle, UNTOUCHED)
     effects = [
         (name, _selectivity(oracle, Candidate(frozenset({name}), kind=kind)) - before)
         for name in modules

@@ -32,7 +32,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
-        write_text(folder / FILE, json.dumps(self._content(), indent=1, default=str))
+        write_text(folder / FILE, json.dumps(self._content(), indent=1))
 
     def _content(self) -> dict[str, Any]:
         family, found, search = self.relatives.family, self.found, self.found.search

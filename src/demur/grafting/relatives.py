@@ -53,7 +53,7 @@ def find_relatives(config: GraftConfig, context: Context) -> Relatives:
     found = None if base is None else _resolved(base, context).folder
     if found is None:
         found, base = _named_by_card(donor, context)
-    if found is not None and found.resolve() in (donor.resolve(),):
+    if found is not None and found.resolve() == donor.resolve():
         raise ConfigError(
             f"The base {base} is the donor itself, so that nothing was aligned in between.",
             "Give the model that donor and recipient were made from, or leave --base out.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from demur.graft.candidate import Candidate
 from demur.graft.cost import Cost
 from demur.graft.oracle import Oracle
-from demur.graft.search import Minimality, Monotonicity, Outcome, Search, Told
+from demur.graft.search import Minimality, Monotonicity, NothingToFind, Outcome, Search, Told
 from demur.graft.wanted import Wanted
 from demur.grafting.config import GraftConfig
 from demur.treating.stages import Context
@@ -23,32 +23,37 @@ class Searched:
     Attributes:
         candidate: the smallest set that passed, at the scale and rank that were given.
         wanted: what a set had to reach.
-        tests: how many sets were judged.
-        minimality, monotonicity: as the search found them; None where it was not needed.
+        minimality, monotonicity: as the search found them; None where there was nothing to find.
+        nothing: why there was nothing to find, and `candidate` is all; else empty.
         history: every verdict, modules by name.
         cost: of judging.
     """
 
     candidate: Candidate
     wanted: Wanted
-    tests: int
     minimality: Minimality | None
     monotonicity: Monotonicity | None
+    nothing: str
     history: tuple[tuple[tuple[str, ...], bool], ...]
     cost: Cost
 
     @property
+    def tests(self) -> int:
+        """How many sets were judged."""
+        return len(self.history)
+
+    @property
     def sentence(self) -> str:
         """What was found, for the report."""
-        proof = ""
-        if self.minimality is not None:
-            proof = (
-                "; without any one of them it would not"
-                if self.minimality.proven
-                else "; whether each is needed was not proven"
-            )
+        if self.minimality is None or self.monotonicity is None:
+            return f"No smaller set was found. {self.nothing}"
+        proof = (
+            "without any one of them it would not"
+            if self.minimality.proven
+            else "whether each is needed was not proven"
+        )
         contrary = ""
-        if self.monotonicity is not None and not self.monotonicity.holds:
+        if not self.monotonicity.holds:
             contrary = (
                 f" In {self.monotonicity.contrary} of {self.monotonicity.pairs} pairs of tested "
                 "sets the larger one did worse."
@@ -56,7 +61,7 @@ class Searched:
         return (
             f"{self.tests} sets of modules were judged; the lightest that reaches "
             f"{self.wanted.harmful:.0%} of the harmful search prompts has "
-            f"{len(self.candidate.modules)} modules{proof}.{contrary}"
+            f"{len(self.candidate.modules)} modules; {proof}.{contrary}"
         )
 
 
@@ -82,9 +87,9 @@ def search_modules(
     # By effect a parameter, since it is weight that is to be saved (docs/results/search.md).
     names = sorted(effects, key=lambda name: -effects[name] / weigh[name])
     search = Search([weigh[name] for name in names], method=config.search, limit=LIMIT)
-    cost = Cost()
-    with context.narrator.progress("sets judged", LIMIT) as advance:
-        if _passes(oracle, whole, wanted):
+    cost, nothing = Cost(), ""
+    with context.narrator.progress("sets judged", None) as advance:
+        try:
             while not search.done:
                 for asked in search.ask():
                     candidate = replace(whole, modules=frozenset(names[one] for one in asked))
@@ -93,24 +98,13 @@ def search_modules(
                     verdict = Outcome("passed" if decision.passed else "failed", decision.margin)
                     search.tell(asked, verdict)
                     advance(1)
+        except NothingToFind as error:
+            nothing = error.cause
     history = tuple(_by_name(told, names) for told in search.history)
-    if search.best is None:
-        return Searched(whole, wanted, len(history), None, None, history, cost)
-    return Searched(
-        replace(whole, modules=frozenset(names[one] for one in search.best)),
-        wanted,
-        len(history),
-        search.minimality,
-        search.monotonicity,
-        history,
-        cost,
-    )
-
-
-def _passes(oracle: Oracle, whole: Candidate, wanted: Wanted) -> bool:
-    """Return whether there is anything to find, and no less than something is needed."""
-    empty = Candidate(frozenset())
-    return oracle.judge(whole, wanted).passed and not oracle.judge(empty, wanted).passed
+    if nothing or search.best is None:
+        return Searched(whole, wanted, None, None, nothing, history, cost)
+    smallest = replace(whole, modules=frozenset(names[one] for one in search.best))
+    return Searched(smallest, wanted, search.minimality, search.monotonicity, "", history, cost)
 
 
 def _by_name(told: Told, names: Sequence[str]) -> tuple[tuple[str, ...], bool]:

@@ -7,12 +7,13 @@ validation prompts; what is kept is measured on test prompts, as every treatment
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from demur.errors import ConfigError
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, find_deltas
 from demur.graft.oracle import Oracle, Settings
+from demur.graft.wanted import Wanted
 from demur.grafting.config import GraftConfig
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
@@ -22,7 +23,6 @@ from demur.models.chat_model import ChatModel
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
-from demur.run.journal import content_key
 from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import Context, choosing_probes
 
@@ -69,10 +69,15 @@ def grafting(config: GraftConfig) -> Treatment:
             chosen,
             tuple(tried),
             _steps(config, relatives, deltas, found, chosen, tried),
-            chosen.candidate.rank or deltas.low_rank,
+            _rank(chosen.candidate, deltas),
         )
 
     return treat
+
+
+def _rank(candidate: Candidate, deltas: Deltas) -> int | None:
+    """Return the rank of a graft's changes; None of a swap, which is not of low rank."""
+    return None if candidate.kind == "swap" else candidate.rank or deltas.low_rank
 
 
 def _deltas(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas:
@@ -115,10 +120,9 @@ def make_oracle(
         "twins": evenly(splits.twins("train"), config.search_pairs, config.seed),
         "ordinary": evenly(splits.ordinary("train"), config.search_pairs, config.seed),
     }
-    counts = {kind: len(found) for kind, found in prompts.items()}
+    used = {"harmful": "harmful", "twin": "twins", "ordinary": "ordinary"}
     context.folder.journal.keep_fact(
-        "lessons",
-        {"harmful": counts["harmful"], "twin": counts["twins"], "ordinary": counts["ordinary"]},
+        "searched", {kind: len(prompts[name]) for kind, name in used.items()}
     )
     settings = Settings(tokens=config.answer_tokens, seed=config.seed)
     return Oracle(chat, deltas, prompts, context.judge, context.folder.journal, settings=settings)
@@ -142,13 +146,7 @@ def _require_something_to_give(context: Context, oracle: Oracle) -> None:
             "already, so that there is nothing to add.",
             "Use it as it is, or give harder prompts with --harmful.",
         )
-    if donor.harmful.value <= before.harmful.value:
-        raise ConfigError(
-            f"With all that the donor changed the recipient refuses {donor.harmful.value:.0%} of "
-            f"the harmful search prompts, and as it is {before.harmful.value:.0%}: the donor has "
-            "nothing to give.",
-            "Give a donor that refuses, such as what `demur distill` makes.",
-        )
+    Wanted.of(before, donor)
 
 
 def _confirm(
@@ -162,11 +160,8 @@ def _confirm(
     probes = choosing_probes(config, splits)
     tried = []
     for candidate in finalists:
-        oracle.bench.move(candidate)
-        weights = content_key(oracle.chat.weights, oracle.deltas.key, candidate.key)
-        grafted = replace(oracle.chat, weights=weights)
         rates = refusal_rates(
-            grafted,
+            oracle.grafted(candidate),
             probes,
             context.folder.journal,
             context.judge,

@@ -12,7 +12,7 @@ for the deepest, and what comes after the first k tokens is judged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demur.console import Narrator
 from demur.judge.verdict import Judge
@@ -31,6 +31,11 @@ class PrefilledProbe:
 
     probe: Probe
     openings: tuple[tuple[int, ...], ...]
+
+    def first(self, count: int) -> PrefilledProbe:
+        """Return the probe of the first prompts alone."""
+        probe = replace(self.probe, prompts=self.probe.prompts[:count])
+        return PrefilledProbe(probe, self.openings[:count])
 
 
 def prefilled_probes(

@@ -9,9 +9,9 @@ which on there is anything to compute.
     with starting_at(model, streams, 16):
         model(**batch)  # only layers 16 and above are computed
 
-Keys and values of the layers below are not computed either: a cache then holds zeros in their
-place, one number wide, so that it knows how long it is. It can serve passes that begin at the same
-layer, and no others.
+Keys and values of the layers below are not computed either. A cache that counts its tokens by them
+then holds zeros in their place, one number wide: it can serve passes that begin at the same layer,
+and no others. Where positions and mask are told (`models/branches.py`) nothing need be counted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+STREAM = "hidden_states"
 
 
 @dataclass
@@ -64,46 +66,62 @@ def _see(streams: Streams, _: Any, __: Any, output: Any) -> None:
 def _keep(
     streams: Streams, level: int, _: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
-    streams.entering[level] = args[0] if args else kwargs["hidden_states"]
+    streams.entering[level] = args[0] if args else kwargs[STREAM]
 
 
 @contextmanager
-def starting_at(model: Any, streams: Streams, level: int) -> Iterator[None]:
+def starting_at(
+    model: Any, streams: Streams, level: int, *, counted: bool = True
+) -> Iterator[None]:
     """Have passes begin at a layer: those below it do nothing, and the kept stream enters it.
 
     Args:
-        streams: of a pass over the same tokens.
-        level: the layer, counted from 0; at 0 all is as ever, where no stream was kept of it.
+        streams: of a pass over the same tokens; at level 0 it may be without one, and all is as
+            ever.
+        level: the layer, counted from 0.
+        counted: whether the layers below count their tokens in the cache, if there is one.
     """
-    layers = [model.get_submodule(name) for name in streams.blocks[:level]]
-    before = [vars(layer).get("forward") for layer in layers]
-    for place, layer in enumerate(layers):
-        layer.forward = partial(_pass_by, place, streams.tuples)
-    entered = model.get_submodule(streams.blocks[level])
-    enter = partial(_enter, streams.entering.get(level) if not level else streams.entering[level])
-    hook = entered.register_forward_pre_hook(enter, with_kwargs=True)
-    try:
+    with ExitStack() as stack:
+        for place, name in enumerate(streams.blocks[:level]):
+            layer = model.get_submodule(name)
+            stack.callback(_give_back, layer, vars(layer).get("forward"))
+            layer.forward = partial(_pass_by, place if counted else None, streams.tuples)
+        if level or level in streams.entering:
+            enter = partial(_enter, streams.entering[level])
+            layer = model.get_submodule(streams.blocks[level])
+            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
         yield
-    finally:
-        hook.remove()
-        for layer, forward in zip(layers, before, strict=True):
-            del layer.forward
-            if forward is not None:
-                layer.forward = forward
+
+
+def _give_back(layer: Any, forward: Any) -> None:
+    del layer.forward
+    if forward is not None:
+        layer.forward = forward
 
 
 def _enter(stream: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if stream is None:
-        return None
-    return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+    if args:
+        return (stream, *args[1:]), kwargs
+    return args, {**kwargs, STREAM: stream}
 
 
-def _pass_by(place: int, as_tuple: bool, *args: Any, **kwargs: Any) -> Any:
-    """Do nothing in a layer's place but count its tokens in the cache, if there is one."""
+def _pass_by(place: int | None, as_tuple: bool, *args: Any, **kwargs: Any) -> Any:
+    """Do nothing in a layer's place but count its tokens in the cache, if they are counted."""
     from transformers import Cache
 
-    hidden = args[0] if args else kwargs["hidden_states"]
-    for cache in (one for one in (*args, *kwargs.values()) if isinstance(one, Cache)):
-        zeros = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
-        cache.update(zeros, zeros, place)
+    hidden = args[0] if args else kwargs[STREAM]
+    if place is not None:
+        for cache in (one for one in (*args, *kwargs.values()) if isinstance(one, Cache)):
+            zeros = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
+            cache.update(zeros, zeros, place)
     return (hidden, None) if as_tuple else hidden
+
+
+def stream_of(output: Any) -> Any:
+    """Return the residual stream in what a layer, an attention or an MLP gives back."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_stream(output: Any, stream: Any) -> Any:
+    """Return such an output with another residual stream in it."""
+    return (stream, *output[1:]) if isinstance(output, tuple) else stream

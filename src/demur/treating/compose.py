@@ -161,7 +161,8 @@ def _steps(context: Context, splits: Splits, treated: Treated) -> tuple[str, ...
     return (
         f"The model was read: {resolved.architecture}, {figures.parameters(resolved.parameters)} "
         f"parameters. {context.placement.sentence} {origin}".strip(),
-        f"The prompts were divided into {figures.grouped(len(splits.train))} to train on, "
+        f"The prompts were divided into {figures.grouped(len(splits.train))} to "
+        f"{context.config.purpose} on, "
         f"{figures.grouped(len(splits.validation))} to choose on and "
         f"{figures.grouped(len(splits.test))} to report from; "
         f"{figures.grouped(len(splits.removed))} that repeat another, or nearly, were left out. "
@@ -170,7 +171,7 @@ def _steps(context: Context, splits: Splits, treated: Treated) -> tuple[str, ...
         *treated.steps,
         "The change was written as a patch, the patch put onto the original's weights, and the "
         "model that came out measured again on the same test prompts. They had played no part in "
-        "training or choosing.",
+        f"{context.config.purpose}ing or choosing.",
     )
 
 

@@ -46,6 +46,7 @@ class TreatmentConfig:
     """
 
     verb: ClassVar[str] = ""
+    purpose: ClassVar[str] = "train"  # what the first split's prompts are there for
     positive: ClassVar[tuple[str, ...]] = (
         *("validation_pairs", "test_pairs", "test_ordinary", "answer_tokens"),
     )

@@ -188,8 +188,9 @@ def _run(
 def _prompts(config: TreatmentConfig, narrator: Narrator) -> Splits:
     splits = splits_of(config)
     narrator.say(
-        f"  prompts: {len(splits.train)} to train on, {len(splits.validation)} to choose on, "
-        f"{len(splits.test)} to report from; {len(splits.removed)} near-duplicates left out"
+        f"  prompts: {len(splits.train)} to {config.purpose} on, "
+        f"{len(splits.validation)} to choose on, {len(splits.test)} to report from; "
+        f"{len(splits.removed)} near-duplicates left out"
     )
     return splits
 

@@ -66,7 +66,8 @@ def licence(resolved: ResolvedModel) -> str:
 def prompt_rows(context: Context, splits: Splits) -> tuple[PromptRow, ...]:
     """Return the prompt sets: each kind as a whole, and what was used of it in each split."""
     config = context.config
-    lessons = context.folder.journal.fact("lessons") or {}
+    journal = context.folder.journal
+    lessons = journal.fact("lessons") or journal.fact("searched") or {}
     counts: dict[tuple[Split, Kind], int] = {
         ("validation", "harmful"): config.validation_pairs,
         ("validation", "twin"): config.validation_pairs,

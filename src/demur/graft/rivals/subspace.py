@@ -25,7 +25,6 @@ SMALLEST = 1e-3  # of the largest singular value: what is below is taken for rou
 THRESHOLD = 0.35
 
 Projector = Literal["published", "orthogonal"]
-Start = Literal["donor", "base"]
 
 
 def project(
@@ -148,16 +147,15 @@ def safe_lora(
     *,
     threshold: float = THRESHOLD,
     number: int | None = None,
-    start: Start = "donor",
     projector: Projector = "published",
     tensors: Collection[str] | None = None,
 ) -> SafeLoRA:
-    """Return the start with the recipient's fine-tuning on it, projected where it strays.
+    """Return the donor with the recipient's fine-tuning on it, projected where it strays.
 
-    Safe LoRA (Hsu et al., NeurIPS 2024, arXiv 2405.16833): W = start + C D where cos(D, C D) is
-    below the threshold, and start + D elsewhere. In the paper the start is the aligned model, which
-    fine-tuning began from. Here fine-tuning began from the base; put onto the donor (`donor`, the
-    default), it is the paper's sum. From the `base`, projecting only takes fine-tuning away.
+    Safe LoRA (Hsu et al., NeurIPS 2024, arXiv 2405.16833): W = donor + C D where cos(D, C D) is
+    below the threshold, and donor + D elsewhere. In the paper fine-tuning began from the aligned
+    model. Here it began from the base, from which projecting would only take something away: put
+    onto the donor, it is the paper's sum.
 
     The paper adapts projections by LoRA and tunes the threshold for each model; 0.35 is that of
     SafeMERGE's code.
@@ -166,7 +164,6 @@ def safe_lora(
         recipient, donor, base: checkpoint folders.
         threshold: a cosine; above 1 every matrix is projected, below -1 none.
         number: project so many of the lowest cosines instead (the paper's other way to choose).
-        start: what fine-tuning is put onto.
         projector: see `project`.
         tensors: the names that may be changed; by default all.
 
@@ -177,8 +174,8 @@ def safe_lora(
     relatives = open_relatives(recipient, donor, base)
     cosines = _cosines(relatives, projector, tensors)
     chosen = strays(cosines, threshold, number)
-    names = chosen if start == "base" else relatives.ordered(relatives.aligned, tensors)
-    return SafeLoRA(relatives, names, cosines, chosen, start, projector)
+    names = relatives.ordered(relatives.aligned, tensors)
+    return SafeLoRA(relatives, names, cosines, chosen, projector)
 
 
 class SafeLoRA(Selective):
@@ -190,23 +187,20 @@ class SafeLoRA(Selective):
         names: Collection[str],
         cosines: Mapping[str, float],
         chosen: tuple[str, ...],
-        start: Start,
         projector: Projector,
     ) -> None:
         super().__init__(relatives, names, cosines, chosen)
-        self.start, self.projector = start, projector
+        self.projector = projector
 
     def make(self, name: str) -> Dense:
         """Return the new values of the tensor `name`."""
         from demur.checkpoint.changes import Dense
 
-        if name not in self.chosen:  # only with the donor as the start
+        if name not in self.chosen:
             return self.relatives.combined(name, lambda own, other, common: own + other - common)
         given, learnt = self.relatives.given(name), self.relatives.learnt(name)
         kept = project(given, learnt, self.projector)
-        began = self.relatives.combined(
-            name, lambda own, other, common: other if self.start == "donor" else common
-        )
+        began = self.relatives.combined(name, lambda own, other, common: other)
         return Dense(began.values + kept)
 
 

@@ -25,7 +25,7 @@ from demur.graft.tracing.targets import Target
 from demur.models.anatomy import Anatomy, assign, select
 from demur.models.branches import Branched, KeysValues, can_branch, cut_cache, standing_cache
 from demur.models.forward import common_prefix, shared_cache
-from demur.models.later import Streams, kept_streams, starting_at
+from demur.models.later import Streams, kept_streams, starting_at, stream_of, with_stream
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class Runs:
         mask = mask.to(self.model.device)[..., None]
         with torch.inference_mode(), ExitStack() as stack:
             stream = self.states.entering[first][:, start:].repeat(len(jobs), 1, 1)
-            streams = Streams(self.blocks, {first: stream}, self.states.tuples)
-            stack.enter_context(starting_at(self.model, streams, first))
+            entering = Streams(self.blocks, {first: stream}, self.states.tuples)
+            stack.enter_context(starting_at(self.model, entering, first, counted=False))
             for number, job in enumerate(jobs):
                 target = self.targets[job.target]
                 rows = slice(number * units, (number + 1) * units)
@@ -200,8 +200,7 @@ class Runs:
                     hook = _restore(rows, mask, values, target.parts[layer])
                     module = self.model.get_submodule(target.paths[layer])
                     stack.callback(module.register_forward_hook(hook).remove)
-            above = {layer: kept for layer, kept in self.keys.items() if layer >= first}
-            cache = cut_cache(self.model, above, self.batch.shared + start)
+            cache = cut_cache(self.model, self.keys, self.batch.shared + start)
             logits = node_logits(self.model, self.batch, cache, first=start, times=len(jobs))
             parts = logits.split(units)
             return torch.stack([margins_of(part, self.asked) for part in parts]).cpu()
@@ -222,16 +221,6 @@ class Runs:
                 for place, value in zip(found, gradients, strict=True)
             },
         )
-
-
-def stream_of(output: Any) -> Any:
-    """Return the residual stream in what a layer, an attention or an MLP gives back."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def with_stream(output: Any, stream: Any) -> Any:
-    """Return such an output with another residual stream in it."""
-    return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
 
 def require_branches(model: Any, longest: int) -> None:
