@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 from tests.distill.students import Quiet, Struck
-from tests.relatives import Relatives, make_refusing
-from tests.small_run import prepare
+from tests.relatives import PLACES, Relatives, make_refusing
+from tests.tiny import tiny_llama
 
 from demur.cli import main
 from demur.cli.app import app
 from demur.errors import ConfigError, ModelError
+from demur.prompts.choose import gather
 from demur.run.journal import Journal
 from demur.tracing.config import TraceConfig
-from demur.tracing.trace import Trace, trace
+from demur.tracing.trace import SPLIT, Trace, trace
 
+NOUNS = ("process", "bread", "flour", "weather", "assistant", "user", "answer", "request")
+VERBS = (("harmful", "Kill"), ("benign", "Bake"))
 SMALL: dict[str, Any] = {"prompts": 3, "device": "cpu", "dtype": "float32"}
 
 
@@ -38,19 +41,30 @@ class Place:
         return trace(str(chosen), run=self.folder / name, narrator=narrator, **told)
 
 
+def write_pairs(path: Path) -> None:
+    """Write requests and twins of one kind, short, and of the words that the tokenizer knows."""
+    rows = []
+    for number, where in enumerate((*PLACES, *PLACES)):
+        what = NOUNS[(3 * number + number // 8 + number // 16) % len(NOUNS)]
+        then = PLACES[(5 * number + 3 + number // 16) % len(PLACES)]
+        rows.append({side: f"{verb} the {what} of the {where}, {then}." for side, verb in VERBS})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("trace")
-    prepare(folder, pairs=40, ordinary=24)
-    lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    # All of them: so small a model tells apart only what it has seen.
+    write_pairs(folder / "pairs.jsonl")
+    tiny_llama(folder / "tiny")
+    # Those that are traced: so small a model tells apart only what it has seen.
+    splits = gather(pairs=str(folder / "pairs.jsonl"))
     family = make_refusing(
         folder / "family",
-        steps=200,
-        harmful=[row["harmful"] for row in rows],
-        benign=[row["benign"] for row in rows],
+        steps=60,
+        harmful=[prompt.text for prompt in splits.harmful(SPLIT)],
+        benign=[prompt.text for prompt in splits.twins(SPLIT)],
         rank=4,
+        spread=0.3,
     )
     return Place(folder, family)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from demur.console import Narrator
 from demur.graft.margin import RefusalMargin
@@ -124,9 +125,8 @@ class Crossings:
         return [float(sum(away[places[m.name]] for m in block.modules)) for block in blocks]
 
     def _margins(self, chat: ChatModel, what: str, side: str, journal: Journal) -> Values:
-        return _kept(
-            journal, content_key(self.key, what, side), lambda: self.margin(chat, side)().numpy()
-        )
+        margin = self.margin(chat, side)
+        return _kept(journal, content_key(self.key, what, side), lambda: margin().numpy())
 
     def _slopes(self, donated: Donated, journal: Journal, narrator: Narrator) -> dict[str, Values]:
         """Return (requests, modules) effects to first order, a request at a time."""
@@ -135,11 +135,8 @@ class Crossings:
         with narrator.progress("first-order effects of all modules", len(SIDES)) as advance:
             for side in SIDES:
                 key = content_key(self.key, "slopes", side, [m.name for m in modules])
-                flat = _kept(
-                    journal,
-                    key,
-                    lambda: attributed(donated, modules, self.margin(self.into, side, 1)),  # noqa: B023
-                )
+                margin = self.margin(self.into, side, rows=1)  # so that requests are told apart
+                flat = _kept(journal, key, partial(attributed, donated, modules, margin))
                 found[side] = flat.reshape(-1, len(modules))
                 advance(1)
         return found
@@ -161,7 +158,7 @@ class Crossings:
         found: dict[str, list[Values]] = {side: [] for side in SIDES}
         with narrator.progress("modules put over", len(self.blocks)) as advance:
             for key, block in zip(keys, self.blocks, strict=True):
-                after = _kept(journal, key, lambda: _both(donated, block, margins))  # noqa: B023
+                after = _kept(journal, key, partial(_both, donated, block, margins))
                 for side, values in zip(SIDES, after.reshape(len(SIDES), -1), strict=True):
                     found[side].append(values - before[side])
                 advance(1)
@@ -175,7 +172,7 @@ def _both(donated: Donated, block: Block, margins: dict[str, RefusalMargin]) -> 
         return np.stack([margins[side].from_layer(block.first).numpy() for side in SIDES])
 
 
-def _kept(journal: Journal, key: str, make: Any) -> Values:
+def _kept(journal: Journal, key: str, make: Callable[[], Values]) -> Values:
     """Return flat float64 values from the journal, made and kept there first if need be."""
     import numpy as np
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from demur import __version__
-from demur.checkpoint import checkpoint_hash, open_checkpoint
+from demur.checkpoint import open_checkpoint
 from demur.console import Narrator
 from demur.errors import Interrupted, ModelError
 from demur.graft.openings import openings_for
@@ -27,11 +27,8 @@ from demur.graft.tracing.choose import Chosen, choose, commonest, openings_of, p
 from demur.graft.tracing.effects import mean_of
 from demur.models.anatomy import Anatomy, anatomy_of
 from demur.models.chat_model import ChatModel, load_chat_model
-from demur.models.config import check_weights
 from demur.models.device import Placement, choose_device_and_dtype
-from demur.models.family import check_family
 from demur.models.generation import Decoding, answer
-from demur.models.resolve import ResolvedModel, resolve
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
@@ -43,6 +40,7 @@ from demur.tracing.config import TraceConfig
 from demur.tracing.crossings import Asked, Crossings
 from demur.tracing.findings import CrossFindings, Findings
 from demur.tracing.mapping import Maps
+from demur.tracing.relatives import DONOR, Relative, find_relatives
 
 TOKENS = 24  # of the answers that say what is refused
 SPLIT = "validation"
@@ -98,7 +96,7 @@ def trace(
 def _trace(config: TraceConfig, run: Path | None, narrator: Narrator) -> Trace:
     from demur.tracing.write import DOCUMENTS, write_documents
 
-    found = _look(config, narrator)
+    found = find_relatives(config, narrator)
     placement = choose_device_and_dtype(config.device, config.dtype)
     narrator.say(f"  {placement.sentence}")
     splits = gather(
@@ -109,48 +107,25 @@ def _trace(config: TraceConfig, run: Path | None, narrator: Narrator) -> Trace:
         benign_column=config.benign_column,
         seed=config.seed,
     )
-    hashes = {role: checkpoint_hash(open_checkpoint(each.folder)) for role, each in found.items()}
     identity = {
         **config.resolved(),
         "verb": "trace",
         "demur": __version__,
-        "weights": hashes,
+        "weights": {role: each.weights for role, each in found.items()},
         "asked": content_key([prompt.text for prompt in splits.of(SPLIT)]),
     }
     path = run or default_folder(trace_name(config), identity)
     with RunFolder(path, identity) as folder:
-        folder.sweep(*DOCUMENTS)
+        folder.sweep(*DOCUMENTS, DONOR)
         narrator.log_to(folder.path / "run.log")
         narrator.say(f"  run folder: {folder.path}")
-        findings = _findings(config, found, hashes, placement, splits, folder, narrator)
+        findings = _findings(config, found, placement, splits, folder, narrator)
         return write_documents(findings, folder.path, narrator)
-
-
-def _look(config: TraceConfig, narrator: Narrator) -> dict[str, ResolvedModel]:
-    """Return the model, and the donor if there is one, checked to be relatives."""
-    named = {"model": config.model, **({"donor": config.donor} if config.donor else {})}
-    found = {}
-    for role, name in named.items():
-        narrator.heading(f"Looking at {name}")
-        found[role] = resolve(
-            name,
-            revision=config.revision if role == "model" else None,
-            trust_remote_code=config.trust_remote_code,
-            say=lambda text: narrator.say(f"  {text}"),
-        )
-        narrator.say(f"  {found[role].origin}")
-        check_weights(found[role].folder)
-    if "donor" in found:
-        family = check_family(found["model"].folder, found["donor"].folder)
-        for sentence in family.bridged:
-            narrator.say(f"  {sentence}")
-    return found
 
 
 def _findings(
     config: TraceConfig,
-    found: dict[str, ResolvedModel],
-    hashes: dict[str, str],
+    found: dict[str, Relative],
     placement: Placement,
     splits: Splits,
     folder: RunFolder,
@@ -158,9 +133,9 @@ def _findings(
 ) -> Findings:
     def load(role: str) -> ChatModel:
         return load_chat_model(
-            found[role].folder,
+            found[role].written(folder.path, narrator),
             placement,
-            weights=hashes[role],
+            weights=found[role].weights,
             name=found[role].name,
             system=config.system,
             thinking=config.thinking,
