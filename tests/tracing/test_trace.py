@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tests.distill.students import Quiet, Struck
+from tests.distill.students import Quiet
 from tests.relatives import PLACES, Relatives, make_refusing
+from tests.small_run import ENVIRONMENT
 from tests.tiny import tiny_llama
 
+from demur.checkpoint import LowRank, make_patch
 from demur.cli import main
 from demur.cli.app import app
 from demur.errors import ConfigError, ModelError
@@ -22,6 +30,23 @@ from demur.run.journal import Journal
 from demur.tracing.config import TraceConfig
 from demur.tracing.trace import SPLIT, Trace, trace
 
+KEPT = 9  # arrays that the killed trace leaves
+KILLED = f"""
+import os, signal, sys
+from demur.cli import main
+from demur.run.journal import Journal
+
+add, kept = Journal.add_arrays, []
+
+def strike(self, rows):
+    if len(kept) == {KEPT}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept.append(rows)
+    add(self, rows)
+
+Journal.add_arrays = strike
+main(["trace", *sys.argv[1:]])
+"""
 NOUNS = ("process", "bread", "flour", "weather", "assistant", "user", "answer", "request")
 VERBS = (("harmful", "Kill"), ("benign", "Bake"))
 SMALL: dict[str, Any] = {"prompts": 3, "device": "cpu", "dtype": "float32"}
@@ -39,6 +64,15 @@ class Place:
         chosen = model or self.relatives.donor
         narrator = told.pop("narrator", None) or Quiet()
         return trace(str(chosen), run=self.folder / name, narrator=narrator, **told)
+
+
+def keys_of(run: Path) -> dict[str, list[str]]:
+    """Return the keys of all that a run's journal holds, by table."""
+    with closing(sqlite3.connect(run / "journal.sqlite")) as journal:
+        return {
+            table: [key for (key,) in journal.execute(f"SELECT key FROM {table}")]
+            for table in ("answers", "arrays")
+        }
 
 
 def write_pairs(path: Path) -> None:
@@ -86,7 +120,7 @@ def test_maps_of_the_donor(traced: Trace) -> None:
     states = {(cell.layer, cell.place): cell for cell in found.maps[0].cells}
     last = states[found.layers - 1, "last token"]
     assert last.effect.low <= last.effect.value <= last.effect.high
-    assert last.share.value > 0
+    assert last.share.value == pytest.approx(1, abs=0.5)
     first = states[found.layers - 1, "request, first token"]  # above it there is nothing to tell
     assert first.effect.value == pytest.approx(0, abs=1e-4)
 
@@ -94,7 +128,8 @@ def test_maps_of_the_donor(traced: Trace) -> None:
 def test_modules_put_over_both_ways(traced: Trace) -> None:
     into, back = traced.findings.crossings
     assert (into.direction, back.direction) == ("into", "back")
-    assert into.harmful.value < into.whole_harmful.value
+    assert into.harmful.value < 0 < into.whole_harmful.value
+    assert into.whole_benign.value < 0
     assert into.harmful.value == pytest.approx(back.whole_harmful.value, abs=1e-5)
     assert {each.kind for each in into.blocks} == {"mlp", "attention"}
     assert len(into.blocks) == 2 * traced.findings.layers
@@ -135,42 +170,76 @@ def test_the_same_again_computes_nothing(
     assert again.findings == traced.findings
 
 
-def test_a_trace_that_was_broken_off_goes_on(
+def test_a_trace_that_was_killed_goes_on(
     traced: Trace, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, rows = Journal.add_arrays, 0
-
-    def strike(self: Journal, kept: Any) -> None:
-        nonlocal rows
-        if rows == 9:  # in the middle of the modules that are put over
-            raise Struck
-        rows += 1
-        add(self, kept)
-
-    told = {"donor": str(place.relatives.donor)}
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add_arrays", strike)
-        with pytest.raises(Struck):
-            place.run("again", place.relatives.recipient, **told)
+    killed = subprocess.run(
+        [
+            *(sys.executable, "-c", KILLED, place.relatives.recipient),
+            *("--donor", place.relatives.donor, "--pairs", place.folder / "pairs.jsonl"),
+            *("--prompts", "3", "--device", "cpu", "--dtype", "float32"),
+            *("--run", place.folder / "again"),
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (place.folder / "again" / "trace.json").exists()
-    after = place.run("again", place.relatives.recipient, **told)
+    kept = keys_of(place.folder / "again")
+    assert len(kept["arrays"]) == KEPT  # in the middle of the modules that are put over
+    assert len(kept["answers"]) == len(keys_of(traced.run)["answers"])
+    written: list[str] = []
+    add = Journal.add_arrays
+
+    def note(self: Journal, rows: list[tuple[str, bytes]]) -> None:
+        written.extend(key for key, _ in rows)
+        add(self, rows)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(Journal, "add_arrays", note)
+    monkeypatch.setattr(Journal, "add_answers", never)
+    monkeypatch.setattr("demur.tracing.mapping.Runs", never)
+    after = place.run("again", place.relatives.recipient, donor=str(place.relatives.donor))
+    assert not set(written) & set(kept["arrays"])
+    assert len(written) + KEPT == len(keys_of(traced.run)["arrays"])
     assert after.findings.maps == traced.findings.maps
     assert after.findings.crossings == traced.findings.crossings
+
+
+def test_a_patch_is_a_donor(place: Place) -> None:
+    changes = {}
+    for name, added in place.relatives.added.items():
+        left, values, right = np.linalg.svd(added.astype("f8"), full_matrices=False)
+        changes[name] = LowRank((left[:, :4] * values[:4]).astype("f4"), right[:4].astype("f4"))
+    base, patch = place.relatives.base, place.folder / "patch.safetensors"
+    make_patch(base, changes, patch, base_name=str(base), recipe={}, results={})
+    told: dict[str, Any] = {"donor": str(patch), "kinds": ("mlp",), "fast": True}
+    done = place.run("patched", place.relatives.recipient, **told)
+    assert done.findings.traced == str(patch)
+    assert done.findings.clean.value > done.findings.corrupted.value
+    assert (done.run / "donor" / "model.safetensors").exists()
+    assert done.findings.crossings[0].whole_harmful.value > done.findings.crossings[0].harmful.value
+    with pytest.raises(ConfigError, match="the same weights"):
+        place.run("same", done.run / "donor", **told)
 
 
 def test_noise_tokens_windows_and_projections(place: Place) -> None:
     found = place.run(
         "noise",
         corruption="noise",
+        prompts=2,
         draws=2,
         positions="tokens",
         window=3,
-        kinds=("state", "gate", "o"),
+        kinds=("state", "o"),
     ).findings
     assert found.draws == 2 and found.deviation > 0 and not found.crossings
     assert [(each.kind, each.window) for each in found.maps] == [
         ("state", 1),
-        ("gate", 3),
         ("o", 3),
     ]
     assert found.places[-1] == "token -1"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demur.graft.tracing.effects import Cell
 from demur.report import figures
+from demur.tracing.decision import Decision, decision
 from demur.tracing.findings import Findings
 from demur.tracing.plots import heat_map
 from demur.tracing.tables import best, mean_text, sections
 
 FILE = "trace.html"
 _TEMPLATES = Path(__file__).parent / "templates"
+_WORDS = {"mlp": "MLP"}
 _STYLE = Path(figures.__file__).parent / "templates" / "report.css"
 
 
@@ -40,17 +43,36 @@ def render_page(findings: Findings) -> str:
 
 
 def headline(findings: Findings) -> str:
-    """Return one sentence: which layer's state, or else which output, restores most."""
-    states = [each for each in findings.maps if each.kind == "state"] or list(findings.maps)
-    cells = best(states[0].shown, 1)
+    """Return one or two sentences: where refusal is decided, or else what restores most."""
+    name = Path(findings.traced).name or findings.traced
+    states = [each for each in findings.maps if each.kind == "state"]
+    where = decision(states[0].shown, findings.places[-1]) if states else Decision(None, None)
+    if where.arrived is not None:
+        told = (
+            f"In {name}, refusing is decided at the last token from layer {where.arrived.layer} "
+            f"on: the state there restores {_share(where.arrived)} of what corruption takes."
+        )
+        if where.left is not None:
+            told += (
+                f" Up to layer {where.left.layer}, {_share(where.left)} can still be restored at "
+                f"the {where.left.place}."
+            )
+        return told
+    cells = best(findings.maps[0].shown, 1)
     if not cells:
-        return "No place restores refusal."
-    cell, kind = cells[0], states[0].kind
+        return f"In {name}, no place restores refusal."
     return (
-        f"In {Path(findings.traced).name or findings.traced}, the {kind} of layer {cell.layer} at "
-        f"the {cell.place} restores {100 * cell.share.value:.0f} % of what corruption takes from "
-        f"refusal (95 % interval {100 * cell.share.low:.0f} to {100 * cell.share.high:.0f} %)."
+        f"In {name}, the {_WORDS.get(cells[0].kind, cells[0].kind)} of layer {cells[0].layer} at "
+        f"the {cells[0].place} restores most: {_share(cells[0])} of what corruption takes from "
+        "refusal."
     )
+
+
+def _share(cell: Cell) -> str:
+    value, low, high = (
+        f"{100 * each:.0f}" for each in (cell.share.value, cell.share.low, cell.share.high)
+    )
+    return f"{value} % (95 % interval {low} to {high} %, n = {cell.share.n})"
 
 
 def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_HEAD, _FOOT, _LEGEND = 12, 30, 34
+_HEAD, _FOOT, _LEGEND = 12, 30, 32
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def _draw(what: HeatMap, width: int) -> Figure:
     left, right = (8, width - 8) if narrow else (200, width - 16)
     height_of_row = 18 if len(what.rows) > 8 else 26
     step = height_of_row + (16 if narrow else 4)
-    height = _HEAD + step * len(what.rows) + _FOOT + _LEGEND
+    legend = (2 if narrow else 1) * _LEGEND
+    height = _HEAD + step * len(what.rows) + _FOOT + legend
     layers = max(map(len, what.values))
     across = (right - left) / layers
     with matplotlib.rc_context(SETTINGS):
@@ -92,10 +93,15 @@ def _draw(what: HeatMap, width: int) -> Figure:
                 box = (left + layer * across, top, across, height_of_row)
                 _cell(axes, box, value / what.most if what.most else 0.0)
         below = _HEAD + step * len(what.rows) + 12
+        if not narrow:
+            draw_words(axes, left - 12, below, "layer", 11, colour="muted", align="right")
         for layer in range(0, layers, _every(across)):
             x = left + (layer + 0.5) * across
-            draw_words(axes, x, below, str(layer), 11, colour="muted", align="center")
-        _legend(axes, what, left, height - _LEGEND / 2, narrow)
+            if narrow and not layer:
+                draw_words(axes, left, below, f"layer {layer}", 11, colour="muted")
+            else:
+                draw_words(axes, x, below, str(layer), 11, colour="muted", align="center")
+        _legend(axes, what, left, height - legend, narrow)
     return figure
 
 
@@ -119,14 +125,14 @@ def _cell(axes: Axes, box: tuple[float, float, float, float], depth: float) -> N
         )
 
 
-def _legend(axes: Axes, what: HeatMap, left: float, y: float, narrow: bool) -> None:
+def _legend(axes: Axes, what: HeatMap, left: float, top: float, narrow: bool) -> None:
+    """Say what the colours mean; on narrow drawings, in two lines."""
     size, box = 11.0, 14
-    most = what.unit.format(what.most)
-    words = [(0.15, ""), (0.5, ""), (1.0, f"{what.up}, up to {most}"), (-0.7, what.down)]
-    x = float(left)
-    for depth, text in words:
-        _cell(axes, (x, y - box / 2, box, box), depth)
-        x += box + 2
-        if text:
-            draw_words(axes, x + 4, y, text, size, colour="muted")
-            x += 0.56 * size * len(text) + (14 if narrow else 22)
+    most = f"{what.up}, up to {what.unit.format(what.most)}"
+    x, y = float(left), top + _LEGEND / 2
+    for depths, text in (((0.15, 0.5, 1.0), most), ((-0.15, -0.5, -1.0), what.down)):
+        for depth in depths:
+            _cell(axes, (x, y - box / 2, box, box), depth)
+            x += box + 2
+        draw_words(axes, x + 4, y, text, size, colour="muted")
+        x, y = (float(left), y + _LEGEND - 10) if narrow else (x + 0.56 * size * len(text) + 28, y)

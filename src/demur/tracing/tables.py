@@ -12,6 +12,7 @@ from demur.graft.tracing.effects import Agreement, Cell
 from demur.graft.tracing.names import TITLES
 from demur.report import figures
 from demur.stats import Mean
+from demur.tracing.decision import decision
 from demur.tracing.findings import CrossFindings, Findings, MapFindings
 from demur.tracing.plots import HeatMap
 
@@ -82,7 +83,7 @@ def _map(findings: Findings, found: MapFindings) -> Section:
             share_text(cell.share),
             f"{cell.effect.n}",
         )
-        for cell in best(found.shown)
+        for cell in _listed(found)
     )
     return Section(
         f"map-{found.kind}",
@@ -105,6 +106,17 @@ def _map(findings: Findings, found: MapFindings) -> Section:
         ("Layer", "Where", "Effect, nats", "Of the whole", "Prompts"),
         rows,
     )
+
+
+def _listed(found: MapFindings) -> list[Cell]:
+    """Return the cells of a map's table: the largest; of states, which go together, one a place."""
+    if found.kind != "state":
+        return best(found.shown)
+    places = dict.fromkeys(cell.place for cell in found.shown)
+    peaks = [best([c for c in found.shown if c.place == place], 1) for place in places]
+    listed = [cell for peak in peaks for cell in peak]
+    kept = best(listed)
+    return [cell for cell in listed if cell in kept]
 
 
 def best(cells: Sequence[Cell], count: int = SHOWN) -> list[Cell]:
@@ -142,8 +154,8 @@ def _crossing(found: CrossFindings) -> Section:
             values,
             _most([value for row in values for value in row]),
             NATS,
-            "refuses harmful requests more than twins",
-            "the other way",
+            "for refusal",
+            "against it",
         ),
         ("Layer", "Module", "Selectivity, nats", "Harmful", "Twins", "Parameters"),
         tuple(
@@ -184,7 +196,7 @@ def _agreement(found: Agreement | None) -> str:
 
 
 def console_table(findings: Findings) -> ConsoleTable:
-    """Return the largest effect of each map, for the terminal."""
+    """Return the largest effects of each map, and where states say it is decided."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -199,7 +211,9 @@ def console_table(findings: Findings) -> ConsoleTable:
     ):
         table.add_column(title, justify="right" if justify == "right" else "left")
     for found in findings.maps:
-        for cell in best(found.shown, 2):
+        where = decision(found.shown, findings.places[-1])
+        told = [cell for cell in (where.left, where.arrived) if cell is not None]
+        for cell in told if found.kind == "state" and told else best(found.shown, 2):
             table.add_row(
                 found.kind,
                 f"{cell.layer}",

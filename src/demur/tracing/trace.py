@@ -31,7 +31,7 @@ from demur.models.device import Placement, choose_device_and_dtype
 from demur.models.generation import Decoding, answer
 from demur.prompts.choose import gather
 from demur.prompts.split import evenly
-from demur.prompts.types import Splits
+from demur.prompts.types import Split, Splits
 from demur.run.folder import RunFolder, default_folder
 from demur.run.journal import Answer, Journal, content_key
 from demur.run.versions import versions
@@ -43,7 +43,7 @@ from demur.tracing.mapping import Maps
 from demur.tracing.relatives import DONOR, Relative, find_relatives
 
 TOKENS = 24  # of the answers that say what is refused
-SPLIT = "validation"
+SPLIT: Split = "validation"
 POOL = 8  # harmful prompts at hand for each that is traced
 
 
