@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from demur.report import figures
 from demur.report.plots import NARROW, WIDE, Plot
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Box = tuple[float, float, float, float]
 _HEAD, _FOOT, _LEGEND = 12, 30, 32
 
 
@@ -76,6 +77,8 @@ def _draw(what: HeatMap, width: int) -> Figure:
     height = _HEAD + step * len(what.rows) + _FOOT + legend
     layers = max(map(len, what.values))
     across = (right - left) / layers
+    boxes: list[Box] = []
+    depths: list[float] = []
     with matplotlib.rc_context(SETTINGS):
         figure = canvas(width, height)
         axes = figure.add_axes((0, 0, 1, 1))
@@ -90,8 +93,9 @@ def _draw(what: HeatMap, width: int) -> Figure:
                 middle = top + height_of_row / 2
                 draw_words(axes, left - 12, middle, clipped(name, 26), 12.5, align="right")
             for layer, value in enumerate(values):
-                box = (left + layer * across, top, across, height_of_row)
-                _cell(axes, box, value / what.most if what.most else 0.0)
+                boxes.append((left + layer * across, top, across, height_of_row))
+                depths.append(value / what.most if what.most else 0.0)
+        _cells(axes, boxes, depths)
         below = _HEAD + step * len(what.rows) + 12
         if not narrow:
             draw_words(axes, left - 12, below, "layer", 11, colour="muted", align="right")
@@ -109,20 +113,30 @@ def _every(across: float) -> int:
     return next(step for step in (1, 2, 5, 10, 20, 50) if step * across >= 22 or step == 50)
 
 
-def _cell(axes: Axes, box: tuple[float, float, float, float], depth: float) -> None:
-    from matplotlib.patches import Rectangle
+def _cells(axes: Axes, boxes: Sequence[Box], depths: Sequence[float]) -> None:
+    """Draw cells (x, y, width, height): a ground that shows where one is, and its depth on it.
 
-    x, y, width, height = box
-    inside: Any = {"linewidth": 0, "zorder": 2}
-    axes.add_patch(
-        Rectangle((x, y), width - 1, height, facecolor=COLOURS["line"], alpha=0.45, **inside)
-    )
-    if not math.isnan(depth) and depth:
-        colour = COLOURS["after" if depth > 0 else "before"]
-        strength = round(min(1.0, abs(depth)), 3)
-        axes.add_patch(
-            Rectangle((x, y), width - 1, height, facecolor=colour, alpha=strength, **inside)
+    Together, since there are thousands.
+    """
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    corners = [
+        ((x, y), (x + width - 1, y), (x + width - 1, y + height), (x, y + height))
+        for x, y, width, height in boxes
+    ]
+    deep = [
+        (place, to_rgba(COLOURS["after" if depth > 0 else "before"], round(min(1, abs(depth)), 3)))
+        for place, depth in zip(corners, depths, strict=True)
+        if not math.isnan(depth) and depth
+    ]
+    ground = to_rgba(COLOURS["line"], 0.45)
+    for drawn in ([(place, ground) for place in corners], deep):
+        colours = [colour for _, colour in drawn]
+        polygons = PolyCollection(
+            [place for place, _ in drawn], facecolors=colours, linewidths=0, zorder=2
         )
+        axes.add_collection(polygons, autolim=False)
 
 
 def _legend(axes: Axes, what: HeatMap, left: float, top: float, narrow: bool) -> None:
@@ -131,8 +145,8 @@ def _legend(axes: Axes, what: HeatMap, left: float, top: float, narrow: bool) ->
     most = f"{what.up}, up to {what.unit.format(what.most)}"
     x, y = float(left), top + _LEGEND / 2
     for depths, text in (((0.15, 0.5, 1.0), most), ((-0.15, -0.5, -1.0), what.down)):
-        for depth in depths:
-            _cell(axes, (x, y - box / 2, box, box), depth)
-            x += box + 2
-        draw_words(axes, x + 4, y, text, size, colour="muted")
-        x, y = (float(left), y + _LEGEND - 10) if narrow else (x + 0.56 * size * len(text) + 28, y)
+        places = [x + (box + 2) * number for number in range(len(depths))]
+        _cells(axes, [(place, y - box / 2, box, box) for place in places], depths)
+        x = places[-1] + box + 6
+        draw_words(axes, x, y, text, size, colour="muted")
+        x, y = (float(left), y + _LEGEND - 10) if narrow else (x + 0.56 * size * len(text) + 24, y)
