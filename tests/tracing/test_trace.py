@@ -148,7 +148,7 @@ def test_documents(traced: Trace, place: Place) -> None:
     page = traced.report.read_text(encoding="utf-8")
     assert page.count("<svg") == 2 * (3 + 2)
     assert "<script" not in page and "http-equiv" in page
-    for each in ("#010207", "#010208", ">nan", " nan "):
+    for each in ("#010207", "#010208", "#010209", ">nan", " nan "):
         assert each not in page.lower()
     assert len(set(re.findall(r'<section id="([\w-]+)"', page))) == 3 + 2 + 2
     asked = [json.loads(line)["harmful"] for line in (place.folder / "pairs.jsonl").open()]
@@ -246,10 +246,16 @@ def test_noise_tokens_windows_and_projections(place: Place) -> None:
     assert not math.isnan(found.maps[1].cells[-1].effect.value)
 
 
-def test_fast_is_attribution_alone(place: Place) -> None:
+def test_fast_is_attribution_alone_and_batches_do_not_matter(
+    traced: Trace, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demur.tracing.mapping.UNITS_CPU", 1)
     done = place.run("fast", place.relatives.recipient, donor=str(place.relatives.donor), fast=True)
-    for each in done.findings.maps:
-        assert not each.cells and each.agreement is None and each.attributed
+    for each, before in zip(done.findings.maps, traced.findings.maps, strict=True):
+        assert not each.cells and each.agreement is None
+        for one, other in zip(each.attributed, before.attributed, strict=True):
+            assert (one.layer, one.place) == (other.layer, other.place)
+            assert one.effect.value == pytest.approx(other.effect.value, abs=1e-3)
     for crossing in done.findings.crossings:
         assert not crossing.blocks and crossing.attributed
     assert "to first order" in done.report.read_text(encoding="utf-8")

@@ -77,7 +77,8 @@ class TraceConfig:
 
         for name in ("kinds", "modules"):
             given = getattr(self, name)
-            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+            once = dict.fromkeys((given,) if isinstance(given, str) else given)
+            object.__setattr__(self, name, tuple(once))
         for name in ("window", "draws"):
             self._require(name, "at least 1", getattr(self, name) >= 1)
         self._require("prompts", "at least 2", self.prompts >= 2)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-UNITS_CPU, UNITS_GPU = 8, 64  # corrupted rows of a batch of pairs
+UNITS_CPU, UNITS_GPU = 4, 64  # corrupted rows of a batch of pairs, kept when it is done
 ROWS_CPU, ROWS_GPU = 48, 512  # restored rows of a forward pass
 WAYS = ("attributed", "exact")
 

@@ -9,7 +9,7 @@ from demur.report import figures
 from demur.tracing.decision import Decision, decision
 from demur.tracing.findings import Findings
 from demur.tracing.plots import heat_map
-from demur.tracing.tables import best, mean_text, sections
+from demur.tracing.tables import best, mean_text, sections, share_text
 
 FILE = "trace.html"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,6 +34,7 @@ def render_page(findings: Findings) -> str:
     page = environment.get_template("trace.html.j2").render(
         findings=findings,
         headline=headline(findings),
+        detail=detail(findings),
         css=Markup(_STYLE.read_text(encoding="utf-8")),
         sections=shown,
         plots={each.key: heat_map(each.heat) for each in shown},
@@ -43,36 +44,44 @@ def render_page(findings: Findings) -> str:
 
 
 def headline(findings: Findings) -> str:
-    """Return one or two sentences: where refusal is decided, or else what restores most."""
+    """Return one sentence: from where on refusal is decided, or else what restores most of it."""
     name = Path(findings.traced).name or findings.traced
-    states = [each for each in findings.maps if each.kind == "state"]
-    where = decision(states[0].shown, findings.places[-1]) if states else Decision(None, None)
+    where = _decision(findings)
     if where.arrived is not None:
-        told = (
-            f"In {name}, refusing is decided at the last token from layer {where.arrived.layer} "
-            f"on: the state there restores {_share(where.arrived)} of what corruption takes."
+        return (
+            f"In {name}, refusing is decided at the last token from layer {where.arrived.layer} on."
         )
-        if where.left is not None:
-            told += (
-                f" Up to layer {where.left.layer}, {_share(where.left)} can still be restored at "
-                f"the {where.left.place}."
-            )
-        return told
     cells = best(findings.maps[0].shown, 1)
     if not cells:
         return f"In {name}, no place restores refusal."
     return (
         f"In {name}, the {_WORDS.get(cells[0].kind, cells[0].kind)} of layer {cells[0].layer} at "
-        f"the {cells[0].place} restores most: {_share(cells[0])} of what corruption takes from "
-        "refusal."
+        f"the {cells[0].place} restores most of refusal."
     )
+
+
+def detail(findings: Findings) -> str:
+    """Return the figures behind the headline."""
+    where = _decision(findings)
+    if where.arrived is None:
+        cells = best(findings.maps[0].shown, 1)
+        return f"It restores {_share(cells[0])} of what corruption takes." if cells else ""
+    told = f"The state there restores {_share(where.arrived)} of what corruption takes"
+    if where.left is None:
+        return f"{told}; at no other place does it restore half."
+    return (
+        f"{told}; elsewhere it restores half up to layer {where.left.layer} "
+        f"({where.left.place}: {_share(where.left)})."
+    )
+
+
+def _decision(findings: Findings) -> Decision:
+    states = [each for each in findings.maps if each.kind == "state"]
+    return decision(states[0].shown, findings.places[-1]) if states else Decision(None, None)
 
 
 def _share(cell: Cell) -> str:
-    value, low, high = (
-        f"{100 * each:.0f}" for each in (cell.share.value, cell.share.low, cell.share.high)
-    )
-    return f"{value} % (95 % interval {low} to {high} %, n = {cell.share.n})"
+    return f"{share_text(cell.share)}, n = {cell.share.n},"
 
 
 def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
@@ -103,6 +112,11 @@ def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
             "Margin of the restored run less that of the corrupted one, on average over prompts. "
             "Of the whole: divided by the mean difference of clean and corrupted. Intervals are "
             "percentile bootstraps over prompts, 95 %.",
+        ),
+        (
+            "Decided",
+            "From the lowest layer on whose state at the last token, and that of each layer above "
+            "it, restores half or more of the whole.",
         ),
         (
             "Attribution patching",

@@ -72,7 +72,7 @@ def _draw(what: HeatMap, width: int) -> Figure:
     narrow = width < 500
     left, right = (8, width - 8) if narrow else (200, width - 16)
     height_of_row = 18 if len(what.rows) > 8 else 26
-    step = height_of_row + (16 if narrow else 4)
+    step = height_of_row + (20 if narrow else 4)
     legend = (2 if narrow else 1) * _LEGEND
     height = _HEAD + step * len(what.rows) + _FOOT + legend
     layers = max(map(len, what.values))
@@ -86,9 +86,9 @@ def _draw(what: HeatMap, width: int) -> Figure:
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         for place, (name, values) in enumerate(zip(what.rows, what.values, strict=True)):
-            top = _HEAD + place * step + (16 if narrow else 0)
+            top = _HEAD + place * step + (20 if narrow else 0)
             if narrow:
-                draw_words(axes, left, top - 8, clipped(name, 44), 11)
+                draw_words(axes, left, top - 10, clipped(name, 44), 13)
             else:
                 middle = top + height_of_row / 2
                 draw_words(axes, left - 12, middle, clipped(name, 26), 12.5, align="right")
@@ -96,15 +96,16 @@ def _draw(what: HeatMap, width: int) -> Figure:
                 boxes.append((left + layer * across, top, across, height_of_row))
                 depths.append(value / what.most if what.most else 0.0)
         _cells(axes, boxes, depths)
+        size = 12.5 if narrow else 11
         below = _HEAD + step * len(what.rows) + 12
         if not narrow:
-            draw_words(axes, left - 12, below, "layer", 11, colour="muted", align="right")
+            draw_words(axes, left - 12, below, "layer", size, colour="muted", align="right")
         for layer in range(0, layers, _every(across)):
             x = left + (layer + 0.5) * across
             if narrow and not layer:
-                draw_words(axes, left, below, f"layer {layer}", 11, colour="muted")
+                draw_words(axes, left, below, f"layer {layer}", size, colour="muted")
             else:
-                draw_words(axes, x, below, str(layer), 11, colour="muted", align="center")
+                draw_words(axes, x, below, str(layer), size, colour="muted", align="center")
         _legend(axes, what, left, height - legend, narrow)
     return figure
 
@@ -126,7 +127,7 @@ def _cells(axes: Axes, boxes: Sequence[Box], depths: Sequence[float]) -> None:
         for x, y, width, height in boxes
     ]
     deep = [
-        (place, to_rgba(COLOURS["after" if depth > 0 else "before"], round(min(1, abs(depth)), 3)))
+        (place, to_rgba(COLOURS["after" if depth > 0 else "bad"], round(min(1, abs(depth)), 3)))
         for place, depth in zip(corners, depths, strict=True)
         if not math.isnan(depth) and depth
     ]
@@ -141,7 +142,7 @@ def _cells(axes: Axes, boxes: Sequence[Box], depths: Sequence[float]) -> None:
 
 def _legend(axes: Axes, what: HeatMap, left: float, top: float, narrow: bool) -> None:
     """Say what the colours mean; on narrow drawings, in two lines."""
-    size, box = 11.0, 14
+    size, box = 12.5 if narrow else 11.0, 14
     most = f"{what.up}, up to {what.unit.format(what.most)}"
     x, y = float(left), top + _LEGEND / 2
     for depths, text in (((0.15, 0.5, 1.0), most), ((-0.15, -0.5, -1.0), what.down)):

@@ -77,8 +77,7 @@ def _map(findings: Findings, found: MapFindings) -> Section:
     way = "restored runs" if found.cells else "attribution patching, to first order"
     rows = tuple(
         (
-            f"{cell.layer}",
-            cell.place,
+            f"layer {cell.layer}, {cell.place}",
             mean_text(cell.effect),
             share_text(cell.share),
             f"{cell.effect.n}",
@@ -103,7 +102,7 @@ def _map(findings: Findings, found: MapFindings) -> Section:
             "towards refusing",
             "towards complying",
         ),
-        ("Layer", "Where", "Effect, nats", "Of the whole", "Prompts"),
+        ("Where", "Effect, nats", "Of the whole", "Prompts"),
         rows,
     )
 
@@ -157,11 +156,10 @@ def _crossing(found: CrossFindings) -> Section:
             "for refusal",
             "against it",
         ),
-        ("Layer", "Module", "Selectivity, nats", "Harmful", "Twins", "Parameters"),
+        ("Module", "Selectivity, nats", "Harmful", "Twins", "Parameters"),
         tuple(
             (
-                f"{each.layer}",
-                each.kind,
+                f"layer {each.layer}, {each.kind}",
                 mean_text(each.selectivity),
                 mean_text(each.harmful),
                 mean_text(each.benign),
@@ -185,13 +183,17 @@ def _most(values: Sequence[float]) -> float:
 
 
 def _agreement(found: Agreement | None) -> str:
-    if found is None:
+    if found is None or not found.cells:
         return ""
+    alike, ranks = (
+        figures.DASH if math.isnan(value) else f"{value:.2f}"
+        for value in (found.correlation, found.rank_correlation)
+    )
     return (
-        f" Attribution patching would have said so with a correlation of {found.correlation:.2f} "
-        f"(ranks {found.rank_correlation:.2f}) over {found.cells} cells, names "
-        f"{100 * found.top:.0f} % of the {found.k} largest, and is off by {found.error:.2f} nats "
-        f"on average, where the largest effect is {found.largest:.2f}."
+        f" Attribution patching, the fast way, agrees with it over {found.cells} cells with a "
+        f"correlation of {alike} (ranks {ranks}), names {100 * found.top:.0f} % of the {found.k} "
+        f"largest, and is off by {found.error:.2f} nats on average, where the largest effect is "
+        f"{found.largest:.2f}."
     )
 
 

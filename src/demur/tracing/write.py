@@ -9,7 +9,7 @@ from demur.checkpoint.manifest import plain
 from demur.console import Narrator
 from demur.report import files
 from demur.tracing.findings import Findings
-from demur.tracing.page import FILE, headline, render_page
+from demur.tracing.page import FILE, detail, headline, render_page
 from demur.tracing.tables import console_table, mean_text
 from demur.tracing.trace import Trace
 
@@ -25,7 +25,8 @@ def write_documents(findings: Findings, folder: Path, narrator: Narrator) -> Tra
         RunError: the folder cannot be written to, or has no room.
     """
     report = files.write_text(folder / FILE, render_page(findings))
-    content = plain({"format": FORMAT, "headline": headline(findings), "findings": findings})
+    told = {"headline": headline(findings), "detail": detail(findings)}
+    content = plain({"format": FORMAT, **told, "findings": findings})
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     data = files.write_text(folder / DATA, text + "\n")
     narrator.heading("Where refusal is")
@@ -34,5 +35,5 @@ def write_documents(findings: Findings, folder: Path, narrator: Narrator) -> Tra
         "corrupted"
     )
     narrator.table(console_table(findings))
-    narrator.say(f"{headline(findings)} The report is {report}.")
+    narrator.say(f"{told['headline']} {told['detail']} The report is {report}.")
     return Trace(folder, report, data, findings)
