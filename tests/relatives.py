@@ -93,15 +93,19 @@ def make_refusing(
     seed: int = 0,
     harmful: Sequence[str] = HARMFUL,
     benign: Sequence[str] = (*TWINS[::2], *ORDINARY[::2]),
+    spread: float = 0.1,
 ) -> Relatives:
     """Write relatives of which the donor refuses `harmful` and the others do not.
 
     Low-rank changes of all gates, down and output projections are trained, on the harmful prompts
     and on half of the others.
+
+    Args:
+        spread: of the base's weights; the wider, the surer a donor can become of its words.
     """
     import torch
 
-    base = tiny_llama(folder / "base", num_hidden_layers=LAYERS, initializer_range=0.1)
+    base = tiny_llama(folder / "base", num_hidden_layers=LAYERS, initializer_range=spread)
     chat = _load(base)
     names = [
         name

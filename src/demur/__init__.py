@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from demur.judging.judge import rejudge, score_judges
     from demur.measuring.measure import measure_models
     from demur.study.study import study_refusals
+    from demur.tracing.trace import trace
 
 __version__ = "0.2.0"
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "revert_patch",
     "score_judges",
     "study_refusals",
+    "trace",
 ]
 
 _HOMES = {
@@ -50,6 +52,7 @@ _HOMES = {
     "revert_patch": "demur.checkpoint",
     "score_judges": "demur.judging.judge",
     "study_refusals": "demur.study.study",
+    "trace": "demur.tracing.trace",
 }
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError, UnusedCliTokensError
 
 from demur import interruption
-from demur.cli import align, bench, distill, graft, judge, measure, study
+from demur.cli import align, bench, distill, graft, judge, measure, study, trace
 from demur.cli.app import app, print_json
 from demur.errors import DemurError, Interrupted, RunError
 from demur.quiet import hush
@@ -34,6 +34,7 @@ __all__ = [
     "main",
     "measure",
     "study",
+    "trace",
 ]
 
 INTERRUPTED = Interrupted.exit_code

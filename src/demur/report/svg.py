@@ -26,6 +26,7 @@ COLOURS = {
     "surface": "#010206",
     "before": "#010207",
     "after": "#010208",
+    "bad": "#010209",
 }
 SETTINGS = {
     "svg.fonttype": "none",

@@ -13,9 +13,10 @@ from tests.models.architectures import SETTINGS, tiny
 
 from demur.errors import ConfigError, ModelError
 from demur.graft.tracing.maps import attributed, exact
+from demur.graft.tracing.names import TRACED
 from demur.graft.tracing.pairs import places_of
 from demur.graft.tracing.runs import Runs
-from demur.graft.tracing.targets import TRACED, targets_of
+from demur.graft.tracing.targets import targets_of
 from demur.models.anatomy import anatomy_of
 
 TRACEABLE = sorted(BRANCHING - {"opt"})  # opt has no anatomy

@@ -13,7 +13,8 @@ from typing import Any
 
 from demur.errors import ModelError
 from demur.graft.openings import DONOR_TOKENS, Openings, openings_for
-from demur.graft.tracing.pairs import Corruption, Pair, closest, make_pair
+from demur.graft.tracing.names import Corruption
+from demur.graft.tracing.pairs import Pair, closest, make_pair
 from demur.graft.tracing.places import template_of
 from demur.judge.opening import OpeningJudge
 from demur.prompts.types import Prompt

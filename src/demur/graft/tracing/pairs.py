@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from demur.graft.openings import Openings
-from demur.graft.tracing.places import Place, Positions, Template, groups, tokens
+from demur.graft.tracing.names import Positions
+from demur.graft.tracing.places import Place, Template, groups, tokens
 from demur.run.journal import content_key
 
-Corruption = Literal["noise", "resampled"]
 DEVIATIONS = 3.0  # ROME, section 2.1
 
 

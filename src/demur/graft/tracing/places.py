@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from demur.models.forward import common_prefix
 
-Positions = Literal["groups", "tokens"]
 GROUPS = (
     "request, first token",
     "request, middle",

@@ -1,0 +1,1 @@
+"""The verb `demur trace`: where in a model refusal is decided, and which modules carry it over."""
