@@ -21,19 +21,8 @@ from demur.grafting.facts import facts_of
 from demur.grafting.modes import MODES, Found
 from demur.grafting.record import Record
 from demur.grafting.relatives import Relatives, find_relatives
-def grafting(config: GraftConfig, *, offline: bool = False) -> Treatment:
-    """Return the treatment that `config` describes.
-
-    It ends in one of `UNFIT` where nothing can be grafted from the donor; the model is then as it
-    was.
-
-    Args:
-        offline: whether the donor and its base are taken from this machine only.
-
-    Raises:
-        ConfigError: there is nothing in the run folder that it is to begin with.
-    """
-    read_starts(config.start)  # said before any work
+from demur.grafting.starts import read_starts
+from demur.measure.allowance import Payment
 from demur.measure.validation import Option, refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.models.family import NotRelatives
