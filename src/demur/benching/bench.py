@@ -97,10 +97,9 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
                     known = _row(bench, name, seed, probes, begun, before, original)
                     journal.keep_fact(key, known)
                 results.append(Result(**known))
-                write_tables(results, probe, context.folder.path, config)
+                table, figures = write_tables(results, probe, context.folder.path, config)
+                plot = write_plot(by_row(results), probe, context.folder.path)
                 gc.collect()
-        table, figures = write_tables(results, probe, context.folder.path, config)
-        plot = write_plot(by_row(results), probe, context.folder.path)
         narrator.say(f"The table is {table}, the plot {plot}.")
         return Benched(context.folder.path, table, figures, tuple(results))
 

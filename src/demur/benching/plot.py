@@ -42,9 +42,10 @@ def write_plot(
                 xerr=[[max(0.0, x.value - x.low)], [max(0.0, x.high - x.value)]],
                 yerr=[[max(0.0, y.value - y.low)], [max(0.0, y.high - y.value)]],
                 fmt=MARKS[found[0].kind],
-                color=f"C{place % 10}",
-                elinewidth=0.8,
-                alpha=0.9,
+                color=matplotlib.colormaps["tab20"](place % 20),
+                elinewidth=0.6,
+                markeredgecolor="0.2",
+                markeredgewidth=0.5,
                 label=found[0].title,
             )
         axes.set(
