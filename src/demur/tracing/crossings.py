@@ -104,8 +104,10 @@ class Crossings:
                 crossing_of(block, exact["harmful"][number], exact["benign"][number], seed)
                 for number, block in enumerate(self.blocks)
             )
+            sign = -1 if direction == "back" else 1  # what is taken away is what counts there
             agreed = agreement(
-                [each.selectivity.value for each in blocks], self._summed(slopes, self.blocks)
+                [sign * each.selectivity.value for each in blocks],
+                [sign * each for each in self._summed(slopes, self.blocks)],
             )
         return CrossFindings(
             direction,

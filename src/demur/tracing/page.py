@@ -45,7 +45,7 @@ def render_page(findings: Findings) -> str:
 
 def headline(findings: Findings) -> str:
     """Return one sentence: from where on refusal is decided, or else what restores most of it."""
-    name = Path(findings.traced).name or findings.traced
+    name = _called(findings)
     where = _decision(findings)
     if where.arrived is not None:
         return (
@@ -65,8 +65,8 @@ def detail(findings: Findings) -> str:
     where = _decision(findings)
     if where.arrived is None:
         cells = best(findings.maps[0].shown, 1)
-        return f"It restores {_share(cells[0])} of what corruption takes." if cells else ""
-    told = f"The state there restores {_share(where.arrived)} of what corruption takes"
+        return f"It restores {_share(cells[0])}, of what corruption takes." if cells else ""
+    told = f"The state there restores {_share(where.arrived)}, of what corruption takes"
     if where.left is None:
         return f"{told}; at no other place does it restore half."
     return (
@@ -81,7 +81,13 @@ def _decision(findings: Findings) -> Decision:
 
 
 def _share(cell: Cell) -> str:
-    return f"{share_text(cell.share)}, n = {cell.share.n},"
+    return f"{share_text(cell.share)}, n = {cell.share.n}"
+
+
+def _called(findings: Findings) -> str:
+    """Return the traced model's short name; a run's model goes by the run."""
+    path = Path(findings.traced)
+    return (path.parent.name if path.name == "model" else path.name) or findings.traced
 
 
 def definitions(findings: Findings) -> tuple[tuple[str, str], ...]:
