@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demur.measure.scorecard import CurvePoint
-from demur.report import figures
 from demur.report.svg import COLOURS, SETTINGS, canvas, clipped
+from demur.report.trade_off_frame import trade_off_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,33 +70,7 @@ def _frame(axes: Axes, points: Sequence[CurvePoint], narrow: bool) -> None:
     margin = 0.04 * (1.0 - floor)
     axes.set_xlim(-0.02 * right, right)
     axes.set_ylim(floor - 2 * margin, 1 + margin)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(COLOURS["line"])
-    axes.patch.set_visible(False)
-    axes.grid(color=COLOURS["line"], linewidth=1)
-    axes.set_axisbelow(True)
-    axes.locator_params(nbins=5 if narrow else 8)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{figures.SPACE}%")
-        axis.set_tick_params(
-            length=0, pad=8, labelcolor=COLOURS["muted"], labelsize=11 if narrow else 12
-        )
-    size = 11.5 if narrow else 13
-    axes.set_xlabel(
-        f"Benign prompts refused {figures.ARROW} worse",
-        color=COLOURS["ink"],
-        fontsize=size,
-        labelpad=10,
-    )
-    axes.set_title(
-        "Harmful prompts refused \N{UPWARDS ARROW} better",
-        color=COLOURS["ink"],
-        fontsize=size,
-        loc="left",
-        pad=12,
-    )
+    trade_off_frame(axes, "prompts", narrow)
 
 
 def _ceiling(values: Iterable[float]) -> float:

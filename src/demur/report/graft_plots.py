@@ -13,6 +13,7 @@ from demur.report import figures
 from demur.report.content import GraftFacts, GraftModule, GraftPoint
 from demur.report.plots import NARROW, WIDE, Plot
 from demur.report.svg import COLOURS, SETTINGS, canvas, draw_words, embed
+from demur.report.trade_off_frame import trade_off_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,33 +72,7 @@ def _frame(axes: Axes, points: Sequence[GraftPoint], narrow: bool) -> None:
     right = max(0.1, math.ceil(20 * max(each.over_refusal for each in points) + 0.2) / 20)
     axes.set_xlim(-0.04 * right, 1.04 * min(1.0, right))
     axes.set_ylim(-0.05, 1.05)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(COLOURS["line"])
-    axes.patch.set_visible(False)
-    axes.grid(color=COLOURS["line"], linewidth=1)
-    axes.set_axisbelow(True)
-    axes.locator_params(nbins=5 if narrow else 8)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{figures.SPACE}%")
-        axis.set_tick_params(
-            length=0, pad=8, labelcolor=COLOURS["muted"], labelsize=11 if narrow else 12
-        )
-    size = 11.5 if narrow else 13
-    axes.set_xlabel(
-        f"Benign search prompts refused {figures.ARROW} worse",
-        color=COLOURS["ink"],
-        fontsize=size,
-        labelpad=10,
-    )
-    axes.set_title(
-        "Harmful search prompts refused \N{UPWARDS ARROW} better",
-        color=COLOURS["ink"],
-        fontsize=size,
-        loc="left",
-        pad=12,
-    )
+    trade_off_frame(axes, "search prompts", narrow)
 
 
 def _dot(axes: Axes, each: GraftPoint, largest: float) -> None:

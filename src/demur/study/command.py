@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from demur.run.command import options
 from demur.run.folder import default_folder
 from demur.study.config import StudyConfig
 
@@ -18,19 +18,7 @@ def command_line(config: StudyConfig, run: Path, identity: Mapping[str, Any]) ->
     Args:
         identity: what the study's default folder is named after.
     """
-    words = ["demur", "study", *config.sources]
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if each.default is MISSING or value == each.default:
-            continue
-        flag = f"--{each.name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag)
-        elif isinstance(value, tuple):
-            words += [word for item in value for word in (flag, item)]
-        else:
-            words.append(f"{flag}={value}" if str(value)[:1] in ("", "-") else flag)
-            words += [] if str(value)[:1] in ("", "-") else [str(value)]
+    words = ["demur", "study", *config.sources, *options(config, repeated=True)]
     if run != default_folder("study", identity):
         words += ["--run", str(run)]
     return shlex.join(words)

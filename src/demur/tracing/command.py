@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from demur.run.command import options
 from demur.run.folder import default_folder
 from demur.tracing.config import TraceConfig
 
@@ -18,20 +18,7 @@ def command_line(config: TraceConfig, run: Path, identity: Mapping[str, Any]) ->
     Args:
         identity: what the trace's default folder is named after.
     """
-    words = ["demur", "trace", config.model]
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if each.default is MISSING or value == each.default:
-            continue
-        flag = f"--{each.name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag)
-        elif isinstance(value, tuple):
-            words += [flag, *map(str, value)]
-        elif not str(value) or str(value).startswith("-"):
-            words.append(f"{flag}={value}")
-        else:
-            words += [flag, str(value)]
+    words = ["demur", "trace", config.model, *options(config)]
     if run != default_folder(trace_name(config), identity):
         words += ["--run", str(run)]
     return shlex.join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from demur.models.resolve import ALIASES, ResolvedModel
 from demur.prompts.split import evenly
 from demur.prompts.types import KINDS, SPLITS, Kind, Split, Splits, of_kind
 from demur.report.content import PromptRow
+from demur.run.command import options
 from demur.run.folder import default_folder
 from demur.treating.config import TreatmentConfig
 
@@ -29,25 +30,7 @@ def command_line(
     Args:
         identity: what the run's default folder is named after; by default the configuration alone.
     """
-    words = ["demur", config.verb, config.model]
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if each.default is MISSING or value == each.default:
-            continue
-        flag = f"--{each.name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag)
-        elif isinstance(value, tuple):
-            # a strength of 1 is always tried, so that it stands for "no others"
-            items = [str(item) for item in value or (1.0,)]
-            if all(item and not item.startswith("-") for item in items):
-                words += [flag, *items]
-            else:
-                words += [f"{flag}={item}" for item in items]
-        elif not str(value) or str(value).startswith("-"):
-            words.append(f"{flag}={value}")
-        else:
-            words += [flag, str(value)]
+    words = ["demur", config.verb, config.model, *options(config)]
     if run != default_folder(config.model, identity or config.resolved()):
         words += ["--run", str(run)]
     return shlex.join(words)
