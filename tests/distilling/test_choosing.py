@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 from tests.distill.students import Quiet, student
 
-from demur.distilling import choosing
 from demur.distilling.choosing import choose_teaching
 from demur.distilling.config import DistillConfig
 from demur.judge.verdict import Verdict
@@ -59,7 +58,8 @@ def context(journal: Journal, harmful: int, twins: int) -> Context:
     ("harmful", "twins", "teacher", "why"),
     [
         (3, 1, "self", "it refuses 3 of 4 such requests"),
-        (0, 0, None, "too few to be its own teacher"),
+        (2, 0, "self", "it refuses 2 of 4 such requests"),
+        (1, 0, None, "too few to be its own teacher"),
         (4, 3, None, "but also 3 of 4 harmless twins"),
     ],
 )
@@ -74,15 +74,6 @@ def test_a_student_that_can_teaches_itself(
     assert "by imitating them (SFT)" in choice.sentence
     # A run that goes on keeps to it, whatever it would find now.
     assert choose_teaching(config, context(journal, 4 - harmful, 0), chat, rows) == choice
-
-
-def test_one_that_would_take_too_long_to_be_asked_learns_the_sentence(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choosing, "LONGEST", 0.0)
-    choice = choose_teaching(DistillConfig("tiny"), context(journal, 4, 0), student(), splits())
-    assert choice.config.teacher is None
-    assert "to ask it for all would take up to" in choice.sentence
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,21 @@
     choice = choose_teaching(config, context, chat, splits)
     treatment = distilling(choice.config)
 
-A teacher that is given is taken. Else a student that refuses when it is told to becomes its own
-teacher, since what it says itself is the least change to it. One that is too weak for that, that
-refuses harmless requests as well when it is told to, or that would take too long to be asked,
-learns the sentence of `--refusal`. The objective is what was asked for, and SFT by default: it
-takes the least time a lesson (docs/results/distilling.md).
+A teacher that is given is taken. Else a student that refuses half of what is harmful when it is
+told to becomes its own teacher, since what it says itself is the least change to it. One that is
+too weak for that, or that refuses harmless requests as well when it is told to, learns the
+sentence of `--refusal`. What is chosen depends on nothing but answers, so that it is the same on a
+slow machine and on a fast one. The objective is what was asked for, and SFT by default: it takes
+the least time a lesson (docs/results/distilling.md).
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 from demur.distill.baselines.context import INSTRUCTIONS, ContextBaseline
 from demur.distill.teachers.choose import SELF
 from demur.distill.teachers.filtering import MOST_BENIGN
-from demur.distill.teachers.instructed import TOKENS, too_weak
 from demur.distilling.config import REFUSAL, DistillConfig
 from demur.errors import PromptError
 from demur.measure.protocol import standard_probes
@@ -27,12 +26,12 @@ from demur.models.chat_model import ChatModel
 from demur.models.endpoint import is_endpoint
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
-from demur.report.figures import counts, duration
+from demur.report.figures import counts
 from demur.treating.stages import Context
 
 PILOT = 24  # harmful requests, and as many twins
 PILOT_TOKENS = 16
-LONGEST = 600.0  # seconds in which a student may be asked for its own refusals
+STRONG = 0.5  # the share of harmful requests that its own teacher refuses when it is told to
 OBJECTIVES = {
     "sft": "by imitating them (SFT), which takes the least time a lesson",
     "dpo": "by preferring them to its own compliance (DPO), as asked",
@@ -97,7 +96,6 @@ def _itself(
         prefilled=0,
     )
     probes = {probe.key: probe for probe in asked}
-    begun = time.monotonic()
     try:
         harmful, twins, _ = refusal_rates(
             *(told, probes, context.folder.journal, context.judge, context.narrator),
@@ -105,14 +103,9 @@ def _itself(
         )
     except PromptError:
         return False, "it has no room for an instruction beside a request"
-    seconds = time.monotonic() - begun
     said = f"told to refuse what is harmful, it refuses {counts(harmful)} such requests"
-    if too_weak(harmful):
+    if harmful.value < STRONG:
         return False, f"{said}, too few to be its own teacher"
     if twins.n and twins.value > MOST_BENIGN:
         return False, f"{said}, but also {counts(twins)} harmless twins"
-    lessons = min(config.train_pairs, len(splits.harmful("train")))
-    expected = seconds * lessons / (harmful.n + twins.n) * TOKENS / PILOT_TOKENS
-    if expected > LONGEST:
-        return False, f"{said}, but to ask it for all would take up to {duration(expected)}"
     return True, said
