@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.distill.students import Quiet
 from tests.small_graft import prepare
 from tests.small_run import ENVIRONMENT
@@ -60,6 +61,14 @@ else:
 told = json.loads(sys.argv[2])
 graft(told.pop("recipient"), run=Path(told.pop("run")), **told)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()  # the killed processes have one: sums in the same order
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", autouse=True)
