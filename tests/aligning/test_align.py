@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from tests.small_run import SMALLEST
 from tests.tiny import tiny_llama
 
 from demur.aligning.align import align
+from demur.aligning.config import AlignConfig
 from demur.errors import ConfigError, DemurError
 from demur.grafting.config import GraftConfig
 from demur.treating import stages
+from demur.treating.config import TreatmentConfig
 from demur.treating.pipeline import Outcome
 
 SMALL: dict[str, Any] = {
@@ -56,13 +58,19 @@ class Place:
     folder: Path
     relatives: Relatives
 
-    def run(self, name: str, **choices: Any) -> tuple[Outcome, list[str]]:
-        """Align the recipient, and return what was said as well."""
+    def run(self, name: str, teaches: bool = True, **choices: Any) -> tuple[Outcome, list[str]]:
+        """Align the recipient, and return what was said as well.
+
+        Args:
+            teaches: whether training is made small, which is a wish to train.
+        """
         heard = Heard()
+        shared = {each.name for each in fields(TreatmentConfig)} | {"max_share"}
+        small = {name: value for name, value in SMALL.items() if teaches or name in shared}
         told: dict[str, Any] = {
             "harmful": str(self.folder / "harmful.jsonl"),
             "ordinary": str(self.folder / "ordinary.jsonl"),
-            **SMALL,
+            **small,
             **choices,
         }
         recipient = told.pop("recipient", str(self.relatives.recipient))
@@ -102,7 +110,7 @@ def test_a_sibling_that_is_found_is_grafted(place: Place) -> None:
     shutil.copytree(family.donor, sibling)
     card(family.recipient, str(family.base))
     try:
-        outcome, said = place.run("found")
+        outcome, said = place.run("found", teaches=False)
     finally:
         shutil.rmtree(sibling)
         (family.recipient / "README.md").unlink()
@@ -117,6 +125,15 @@ def test_a_sibling_that_is_found_is_grafted(place: Place) -> None:
     report = outcome.report.read_text(encoding="utf-8")
     assert "It grafts from" in report
     assert "to search on" in report
+
+
+@pytest.mark.parametrize(
+    ("choices", "teaches"),
+    [({}, False), ({"seed": 3, "max_share": 0.5, "max_over_refusal": 0.1}, False)]
+    + [({name: value}, True) for name, value in (("rank", 4), ("deep", True), ("teacher", "self"))],
+)
+def test_a_choice_of_teaching_is_a_wish_to_train(choices: dict[str, Any], teaches: bool) -> None:
+    assert AlignConfig("tiny", **choices).teaches is teaches
 
 
 def test_a_stranger_is_said_and_it_distils_instead(place: Place) -> None:

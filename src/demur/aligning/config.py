@@ -1,12 +1,13 @@
 """Every choice of `demur align`, with its default: those of distilling, and which path is taken."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
 from demur.distilling.config import DistillConfig
 from demur.grafting.config import GraftConfig
 from demur.options import BUDGET, PATH
+from demur.treating.config import TreatmentConfig
 
 WAY = Literal["auto", "distill", "graft"]
 
@@ -17,7 +18,7 @@ class AlignConfig(DistillConfig):
 
     Attributes:
         path: graft what makes an aligned relative refuse (minutes), distill (training), or auto: a
-            graft where a donor is given or found, else distilling.
+            graft where a donor is given, or found and nothing of distilling was chosen.
         donor: the aligned relative: hub id, folder, GGUF, adapter, or a patch that demur wrote. By
             default one is looked for on this machine: a patch from a run beside this one, or an
             aligned sibling, of the model that the card names as base. With it, --base is the model
@@ -45,6 +46,13 @@ class AlignConfig(DistillConfig):
     def trains(self) -> bool:
         """Whether nothing but distilling was asked for."""
         return self.path == "distill"
+
+    @property
+    def teaches(self) -> bool:
+        """Whether something of distilling was chosen, which a graft would not heed."""
+        shared = {each.name for each in fields(TreatmentConfig)}
+        own = [each for each in fields(DistillConfig) if each.name not in shared]
+        return any(getattr(self, each.name) != each.default for each in own)
 
     @property
     def adapter_base(self) -> str | None:

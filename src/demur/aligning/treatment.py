@@ -12,7 +12,6 @@ from demur.aligning.config import AlignConfig
 from demur.aligning.donors import Donor, Looked, look_for_donors
 from demur.distill.teachers.filtering import UnfitTeacher
 from demur.distilling.choosing import choose_teaching
-from demur.distilling.config import DistillConfig
 from demur.distilling.treatment import distilling, teacher_of
 from demur.errors import ConfigError
 from demur.grafting.config import GraftConfig
@@ -66,8 +65,7 @@ def _donors(config: AlignConfig, context: Context) -> Looked | None:
     Raises:
         ConfigError: a graft was asked for, and there is no donor.
     """
-    asked = config.teacher is not None or config.objective != DistillConfig.objective
-    if config.trains or (config.path == "auto" and config.donor is None and asked):
+    if config.trains or (config.path == "auto" and config.donor is None and config.teaches):
         return None
     looked = look_for_donors(config, context)
     if config.path == "graft" and not looked.donors:
