@@ -135,35 +135,14 @@ def optimizer_of(model: Any, recipe: Recipe) -> Any:
     )
 
 
-def trainer_of(
-    chat: ChatModel,
-    model: Any,
-    lessons: Sequence[Lesson],
-    order: Sequence[int],
-    recipe: Recipe,
-    folder: Path,
-    objective: Objective,
-) -> Any:
-    """Return the trainer that takes the steps.
-
-    Args:
-        model: what is trained: the student whole, or wrapped by PEFT.
-        order: the lessons of all steps, one after the other.
-        folder: where checkpoints go.
-    """
-    import torch
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+def _arguments(chat: ChatModel, recipe: Recipe, steps: int, folder: Path) -> Any:
+    """Return the trainer's settings."""
     from trl import SFTConfig
 
-    from demur.distill.collate import Collator, shared_prefix
-    from demur.distill.trainer import TEXT_EVERY, TEXT_WEIGHT, RefusalTrainer
-
-    steps = len(order) // recipe.batch
     autocast = chat.placement.dtype if recipe.full else "float32"
     processes = launched()
     rows_at_once = micro_batch(recipe, processes.count)
-    arguments = SFTConfig(
+    return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=rows_at_once,
         gradient_accumulation_steps=recipe.batch // processes.count // rows_at_once,
@@ -190,22 +169,59 @@ def trainer_of(
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
     )
-    texts = [lesson for lesson in lessons if lesson.kind == "text"]
+
+
+def _rows(order: Sequence[int], texts: int, recipe: Recipe) -> Any:
+    """Return a data set of the lessons' places, with a text's place in every other step.
+
+    Args:
+        texts: how many there are.
+    """
+    from datasets import Dataset
+
+    from demur.distill.trainer import TEXT_EVERY
+
     turns = range(0, len(order), recipe.batch * TEXT_EVERY) if texts else ()
-    text = {place: turn % len(texts) for turn, place in enumerate(turns)}
-    rows = Dataset.from_dict(
+    text = {place: turn % texts for turn, place in enumerate(turns)}
+    return Dataset.from_dict(
         {
             "lesson": list(order),
             "text": [text.get(place, -1) for place in range(len(order))],
             "labels": [[0]] * len(order),
         }
     )
+
+
+def trainer_of(
+    chat: ChatModel,
+    model: Any,
+    lessons: Sequence[Lesson],
+    order: Sequence[int],
+    recipe: Recipe,
+    folder: Path,
+    objective: Objective,
+) -> Any:
+    """Return the trainer that takes the steps.
+
+    Args:
+        model: what is trained: the student whole, or wrapped by PEFT.
+        order: the lessons of all steps, one after the other.
+        folder: where checkpoints go.
+    """
+    import torch
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from demur.distill.collate import Collator, shared_prefix
+    from demur.distill.trainer import TEXT_WEIGHT, RefusalTrainer
+
+    texts = [lesson for lesson in lessons if lesson.kind == "text"]
+    processes = launched()
     if chat.tokenizer.pad_token is None:
         chat.tokenizer.pad_token = chat.tokenizer.eos_token
     trainer = RefusalTrainer(
         model=model,
-        args=arguments,
-        train_dataset=rows,
+        args=_arguments(chat, recipe, len(order) // recipe.batch, folder),
+        train_dataset=_rows(order, len(texts), recipe),
         data_collator=Collator(
             lessons, shared_prefix(chat.model, lessons), texts, pairs=objective.name == "dpo"
         ),

@@ -117,7 +117,7 @@ def check_family(recipient: Path, donor: Path, base: Path | None = None) -> Fami
     raise NotRelatives(
         f"{recipient.name} and {donor.name} are not relatives: {' '.join(family.barriers[:4])}",
         "Choose a donor that was made from the same base model; to align a model that has no "
-        "relative, use demur distil.",
+        "relative, use demur distill.",
     )
 
 

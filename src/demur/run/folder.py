@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -161,13 +161,12 @@ class RunFolder:
                 "Wait for it, or give this run a folder of its own with --run.",
             ) from error
         self._lock = lock
-        try:
+        with ExitStack() as undone:
+            undone.callback(lock.close)
             self.sweep("config.json")
             self._check(configuration)
             self.journal = Journal(path / "journal.sqlite")
-        except BaseException:
-            lock.close()
-            raise
+            undone.pop_all()
 
     def _check(self, configuration: Mapping[str, Any]) -> None:
         file = self.path / "config.json"
