@@ -8,7 +8,11 @@ raises it again.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from demur.errors import Interrupted
 
 _wanted = False
 
@@ -45,3 +49,19 @@ def stop_if_wanted() -> None:
     """
     if _wanted:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Hold the work of a verb whose run folder goes on with what it has.
+
+    Raises:
+        Interrupted: the user wished to stop.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            "Interrupted; everything finished so far is kept.",
+            "Run the same command again to continue.",
+        ) from interrupt

@@ -15,12 +15,14 @@ from typing import Any
 
 from demur.benching.config import BenchConfig
 from demur.benching.memory import peak_memory, reset_peak_memory
+from demur.benching.names import in_order
 from demur.benching.plot import write_plot
 from demur.benching.rows import DEFAULT_ROWS, NEEDS, ROWS, Bench
 from demur.benching.tables import Result, by_row, write_tables
 from demur.console import Narrator
 from demur.distill.deep import complying_answers
-from demur.errors import ConfigError, Interrupted
+from demur.errors import ConfigError
+from demur.interruption import resumable
 from demur.measure.prefilled import PrefilledProbe, measure_prefilled, prefilled_probes
 from demur.measure.protocol import Judged, Probe
 from demur.measure.settings import MeasureConfig
@@ -66,13 +68,8 @@ def bench_distill(
         Interrupted: Ctrl-C; the same call continues.
     """
     config = BenchConfig.of(model, **choices)
-    try:
+    with resumable():
         return _bench(config, run, narrator or Narrator())
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
 
 
 def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched:
@@ -110,15 +107,12 @@ def _names(config: BenchConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no row of a name, or one lacks what it is made from.
     """
-    wanted = config.rows or DEFAULT_ROWS
-    unknown = [name for name in wanted if name not in ROWS]
-    if unknown:
-        raise ConfigError(f"There is no row '{unknown[0]}'.", f"Choose among {', '.join(ROWS)}.")
-    for name in wanted:
+    names = in_order(config.rows or DEFAULT_ROWS, ROWS)
+    for name in names:
         if name in NEEDS and getattr(config, NEEDS[name]) is None:
             option = NEEDS[name].replace("_", "-")
             raise ConfigError(f"The row '{name}' needs a {option}.", f"Give one with --{option}.")
-    return tuple(name for name in ROWS if name in wanted)
+    return names
 
 
 def _named(config: BenchConfig, narrator: Narrator) -> tuple[Probe, ...]:

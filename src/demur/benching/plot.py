@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from demur.benching.drawing import write_figure
 from demur.benching.tables import Result, over_seeds
-from demur.report.files import write_text
 
-PLOT = "bench.svg"
 MARKS = {"method": "o", "baseline": "s", "control": "X"}
 
 
@@ -22,13 +21,10 @@ def write_plot(
         rows: results by the method's name, one a seed.
         probe: a `ProbeCurve` as JSON has it: what the untouched model already knows.
     """
-    import io
-
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "demur"}
-    with matplotlib.rc_context(settings):
+    def draw() -> Figure:
         figure = Figure(figsize=(8.4, 5.6))
         axes = figure.add_subplot()
         if probe is not None:
@@ -55,9 +51,6 @@ def write_plot(
             ylim=(-0.02, 1.02),
         )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-        figure.tight_layout()
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    path = folder / PLOT
-    write_text(path, file.getvalue())
-    return path
+        return figure
+
+    return write_figure(draw, folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.benching.config import BenchConfig
+from demur.benching.markdown import markdown_table
 from demur.report import figures
 from demur.report.files import write_text
 from demur.stats import Mean, mean
@@ -113,7 +114,7 @@ def _table(rows: dict[str, list[Result]]) -> str:
         "memory, GB",
         "chosen on validation",
     ]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = []
     for found in rows.values():
         first = found[0]
         cells = [first.title, str(len(found))]
@@ -126,12 +127,8 @@ def _table(rows: dict[str, list[Result]]) -> str:
             _mid([one.peak_memory / 1e9 for one in found], 1),
             "; ".join(dict.fromkeys(one.note for one in found if one.note)),
         ]
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        lines.append(cells)
+    return markdown_table(heads, lines)
 
 
 def _share(value: Mean) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from demur.errors import ConfigError
-from demur.options import MEASURING, MODEL, PROMPTS
+from demur.options import MEASURING, MODEL, PROMPTS, as_json, require
 
 ATTACKS = Parameter(group=Group.create_ordered("Attacks"))
 UTILITY = Parameter(group=Group.create_ordered("Utility"))
@@ -121,13 +121,8 @@ class MeasureConfig:
             self._require("lm_eval_limit", 1)
 
     def _require(self, name: str, least: int) -> None:
-        if getattr(self, name) < least:
-            flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                f"{flag} is {getattr(self, name)}, but must be at least {least}.",
-                f"Give another value, or leave {flag} out.",
-            )
+        require(self, name, f"at least {least}", getattr(self, name) >= least)
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
-        return {**asdict(self), **{name: list(getattr(self, name)) for name in SEQUENCES}}
+        return as_json(self)

@@ -19,7 +19,7 @@ from typing import Any
 
 from demur import __version__
 from demur.console import Narrator
-from demur.errors import Interrupted
+from demur.interruption import resumable
 from demur.judge import Judge
 from demur.judge.names import Means, open_judge
 from demur.measure.asking import (
@@ -90,16 +90,11 @@ def measure_models(
         config = replace(models, **choices)
     else:
         config = MeasureConfig(tuple([models] if isinstance(models, str) else models), **choices)
-    try:
+    with resumable():
         means = means or Means(device=config.device, dtype=config.dtype)
         means = replace(means, budget=Budget(caps))
         judge = judge or open_judge(config.judge, means)
         return _measure(config, run, narrator or Narrator(), judge, means, inspect)
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
 
 
 def _measure(

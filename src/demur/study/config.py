@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from demur.errors import ConfigError
+from demur.options import as_json
 from demur.wording.sentences import WORDS
 
 RECORDED, PATTERNS, ASKED = (
@@ -111,7 +112,4 @@ class StudyConfig:
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return as_json(self)

@@ -18,7 +18,7 @@ from typing import Any
 
 from demur import __version__
 from demur.console import Narrator
-from demur.errors import Interrupted
+from demur.interruption import resumable
 from demur.judge import Judge
 from demur.judge.kept import answer_keys, judge_kept
 from demur.judge.names import Means
@@ -90,15 +90,10 @@ def study_refusals(
         if isinstance(sources, StudyConfig)
         else StudyConfig(tuple(sources), **choices)
     )
-    try:
+    with resumable():
         means = means or Means(device=config.device, dtype=config.dtype)
         means = replace(means, budget=Budget(caps))
         return _study(config, run, judge, narrator or Narrator(), means)
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
 
 
 def _study(

@@ -1,13 +1,12 @@
 """Every choice of `demur trace`, with its default."""
 
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, Self, get_args
 
 from cyclopts import Group, Parameter
 
-from demur.errors import ConfigError
 from demur.graft.tracing.names import DEFAULT, TRACED, Corruption, Positions, Traced
-from demur.options import MODEL, PROMPTS
+from demur.options import MODEL, PROMPTS, as_json, require
 
 TRACE = Parameter(group=Group.create_ordered("Trace"))
 MODULES = ("mlp", "attention")
@@ -91,13 +90,7 @@ class TraceConfig:
             self._require(name, f"one of {', '.join(names)}", getattr(self, name) in names)
 
     def _require(self, name: str, wanted: str, met: bool) -> None:
-        if not met:
-            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            shown = " ".join(value) if isinstance(value, tuple) else value
-            raise ConfigError(
-                f"{flag} is {shown}, but must be {wanted}.",
-                f"Give another value, or leave {flag} out.",
-            )
+        require(self, name, wanted, met)
 
     @classmethod
     def of(cls, model: str | Self, **choices: Any) -> Self:
@@ -106,7 +99,4 @@ class TraceConfig:
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return as_json(self)

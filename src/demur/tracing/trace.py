@@ -21,10 +21,11 @@ from typing import Any
 from demur import __version__
 from demur.checkpoint import open_checkpoint
 from demur.console import Narrator
-from demur.errors import Interrupted, ModelError
+from demur.errors import ModelError
 from demur.graft.openings import openings_for
 from demur.graft.tracing.choose import Chosen, choose, commonest, openings_of, pairs_of
 from demur.graft.tracing.effects import mean_of
+from demur.interruption import resumable
 from demur.models.anatomy import Anatomy, anatomy_of
 from demur.models.chat_model import ChatModel, load_chat_model
 from demur.models.device import Placement, choose_device_and_dtype
@@ -84,13 +85,8 @@ def trace(
         Interrupted: Ctrl-C; the same call continues.
     """
     config = TraceConfig.of(model, **choices)
-    try:
+    with resumable():
         return _trace(config, run, narrator or Narrator())
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
 
 
 def _trace(config: TraceConfig, run: Path | None, narrator: Narrator) -> Trace:

@@ -5,11 +5,10 @@ configurations: the command line reads them, those of a base class too.
 """
 
 import math
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
-from demur.errors import ConfigError
-from demur.options import BUDGET, MEASURING, MODEL, PROMPTS
+from demur.options import BUDGET, MEASURING, MODEL, PROMPTS, as_json, require
 
 BUDGETED = ("max_over_refusal", "max_divergence")
 
@@ -111,12 +110,7 @@ class TreatmentConfig:
         return self.base
 
     def _require(self, name: str, wanted: str, met: bool) -> None:
-        if not met:
-            flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                f"{flag} is {getattr(self, name)}, but must be {wanted}.",
-                f"Give another value, or leave {flag} out.",
-            )
+        require(self, name, wanted, met)
 
     @classmethod
     def of(cls, model: str | Self, **choices: Any) -> Self:
@@ -129,7 +123,4 @@ class TreatmentConfig:
 
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON can hold it."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return as_json(self)

@@ -21,7 +21,7 @@ from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_chec
 from demur.checkpoint.changes import Dense, LowRank
 from demur.checkpoint.patch import PatchSummary, read_summary
 from demur.console import Narrator
-from demur.errors import Interrupted
+from demur.interruption import resumable
 from demur.judge import OpeningJudge
 from demur.measure.allowance import Payment
 from demur.measure.scorecard import Scorecard
@@ -118,13 +118,8 @@ def run_treatment(
         Interrupted: Ctrl-C; the same call continues.
         SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
-    try:
+    with resumable():
         return _run(config, treatment, run, narrator or Narrator())
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from demur.benching.grafts.result import Missing, Result
 from demur.benching.grafts.rows import DEFAULT_ROWS, ROWS
 from demur.benching.grafts.summary import UNTOUCHED
 from demur.benching.grafts.tables import write_tables
+from demur.benching.names import in_order
 from demur.console import Narrator
-from demur.errors import CheckpointError, ConfigError, Interrupted, ModelError, TrainingError
+from demur.errors import CheckpointError, ConfigError, ModelError, TrainingError
+from demur.interruption import resumable
 from demur.measure.protocol import Probe
 from demur.measure.utility import perplexity_ratio
 from demur.stats import mean
@@ -63,28 +65,22 @@ def bench_graft(
     """
     config = GraftBenchConfig.of(model, **choices)
     names = _names(config)
-    try:
-        with opened(config, run, narrator or Narrator()) as (context, splits):
-            probes = reported_probes(config, splits)
-            results: list[Result] = []
-            missing: list[Missing] = []
-            for recipient in recipients_of(config, context, splits):
-                for made in _rows(recipient, names, probes):
-                    if isinstance(made, Result):
-                        results.append(made)
-                    else:
-                        missing.append(made)
-                recipient.release()
-                gc.collect()
-                table, figures = write_tables(results, missing, context.folder.path, config)
-                plot = write_plot(results, context.folder.path)
-            context.narrator.say(f"The tables are in {table}, the plot is {plot}.")
-            return Benched(context.folder.path, table, figures, tuple(results), tuple(missing))
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            "Interrupted; everything finished so far is kept.",
-            "Run the same command again to continue.",
-        ) from interrupt
+    with resumable(), opened(config, run, narrator or Narrator()) as (context, splits):
+        probes = reported_probes(config, splits)
+        results: list[Result] = []
+        missing: list[Missing] = []
+        for recipient in recipients_of(config, context, splits):
+            for made in _rows(recipient, names, probes):
+                if isinstance(made, Result):
+                    results.append(made)
+                else:
+                    missing.append(made)
+            recipient.release()
+            gc.collect()
+            table, figures = write_tables(results, missing, context.folder.path, config)
+            plot = write_plot(results, context.folder.path)
+        context.narrator.say(f"The tables are in {table}, the plot is {plot}.")
+        return Benched(context.folder.path, table, figures, tuple(results), tuple(missing))
 
 
 def _names(config: GraftBenchConfig) -> tuple[str, ...]:
@@ -93,11 +89,7 @@ def _names(config: GraftBenchConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no row of a name.
     """
-    wanted = config.rows or DEFAULT_ROWS
-    unknown = [name for name in wanted if name not in ROWS]
-    if unknown:
-        raise ConfigError(f"There is no row '{unknown[0]}'.", f"Choose among {', '.join(ROWS)}.")
-    return tuple(name for name in ROWS if name in (UNTOUCHED, *wanted))
+    return in_order((UNTOUCHED, *(config.rows or DEFAULT_ROWS)), ROWS)
 
 
 def _rows(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from demur.benching.drawing import write_figure
 from demur.benching.grafts.result import Result
 from demur.benching.grafts.summary import UNTOUCHED, summaries
-from demur.report.files import write_text
 
-PLOT = "bench.svg"
 SERIES = (
     ("harmful", "harmful requests", "C0", -0.18),
     ("twins", "harmless twins", "C3", 0.05),
@@ -19,15 +18,12 @@ SERIES = (
 
 def write_plot(results: Sequence[Result], folder: Path) -> Path:
     """Draw a line a row: a dot a recipient, and the mean with its interval over recipients."""
-    import io
-
-    import matplotlib
     from matplotlib.figure import Figure
 
     untouched = {one.recipient: one for one in results if one.row == UNTOUCHED}
     rows = [one for one in summaries(results) if one.row != UNTOUCHED]
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "demur"}
-    with matplotlib.rc_context(settings):
+
+    def draw() -> Figure:
         figure = Figure(figsize=(8.4, 1.6 + 0.5 * max(1, len(rows))))
         axes = figure.add_subplot()
         for key, label, colour, offset in SERIES:
@@ -62,9 +58,6 @@ def write_plot(results: Sequence[Result], folder: Path) -> Path:
         axes.set_xlabel("gain in the share refused, points; a dot a recipient, the mean beside it")
         if rows:
             axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.12), ncol=3, frameon=False)
-        figure.tight_layout()
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    path = folder / PLOT
-    write_text(path, file.getvalue())
-    return path
+        return figure
+
+    return write_figure(draw, folder)

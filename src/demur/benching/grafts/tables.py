@@ -16,6 +16,7 @@ from demur.benching.grafts.summary import (
     contests,
     summaries,
 )
+from demur.benching.markdown import markdown_table
 from demur.report import figures
 from demur.report.files import write_text
 from demur.stats import Difference, Mean, paired, rate
@@ -96,7 +97,7 @@ def _overview(rows: Sequence[Summary]) -> str:
             f"{one.seconds / 60:.1f}",
         ]
         lines.append(cells)
-    return _table(heads, lines)
+    return markdown_table(heads, lines)
 
 
 def _against(rows: Sequence[Contest]) -> str:
@@ -117,7 +118,7 @@ def _against(rows: Sequence[Contest]) -> str:
         ]
         for one in rows
     ]
-    return _table(heads, lines)
+    return markdown_table(heads, lines)
 
 
 def _recipient(rows: Sequence[Result]) -> str:
@@ -148,7 +149,7 @@ def _recipient(rows: Sequence[Result]) -> str:
             one.note,
         ]
         lines.append(cells)
-    return _table(heads, lines)
+    return markdown_table(heads, lines)
 
 
 def _mean(kept: dict[str, float]) -> Mean:
@@ -175,8 +176,3 @@ def _share(value: float) -> str:
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [heads, ["---"] * len(heads), *lines]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
