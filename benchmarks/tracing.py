@@ -32,9 +32,10 @@ from demur.graft.margin import RefusalMargin, ask, margins_of, node_logits, tree
 from demur.graft.tracing.choose import choose, pairs_of
 from demur.graft.tracing.effects import agreement, by_pair
 from demur.graft.tracing.maps import attributed, exact
+from demur.graft.tracing.names import DEFAULT
 from demur.graft.tracing.pairs import deviation, noise, places_of
 from demur.graft.tracing.runs import Runs
-from demur.graft.tracing.targets import DEFAULT, Target, targets_of
+from demur.graft.tracing.targets import Target, targets_of
 from demur.models.anatomy import anatomy_of
 from demur.models.batch import Batch
 from demur.models.branches import Branched, standing_cache

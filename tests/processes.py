@@ -17,7 +17,7 @@ def together(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    path = f"{SOURCES}:{SOURCES.parent}"
+    path = f"{SOURCES.parent}:{ENVIRONMENT['PYTHONPATH']}"
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     begun = [
         subprocess.Popen(
@@ -27,6 +27,7 @@ def together(
                 **ENVIRONMENT,
                 **shared,
                 "PYTHONPATH": path,
+                "CUDA_VISIBLE_DEVICES": "",  # two processes, and perhaps one GPU
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
             },

@@ -32,7 +32,11 @@ SMALLEST: dict[str, Any] = {
     "dtype": "float32",
 }
 SOURCES = Path(__file__).parents[1] / "src"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH")))),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def prepare(folder: Path, pairs: int = 110, ordinary: int = 60) -> None:

@@ -179,7 +179,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished, tmp_path):
     folder = tmp_path / "training"
     victim = subprocess.run(
         [sys.executable, "-c", VICTIM, str(folder)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demur.errors import ModelError
+from demur.errors import ConfigError, ModelError
 from demur.models import device
 from demur.models.device import Placement, choose_device_and_dtype, cpu_flags
 
@@ -80,3 +80,18 @@ def test_the_flags_of_the_cpu_are_read(tmp_path: Path) -> None:
     info.write_text("processor\t: 0\nflags\t\t: fpu amx_bf16 avx2\nprocessor\t: 1\n")
     assert cpu_flags(info) == {"fpu", "amx_bf16", "avx2"}
     assert cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_each_process_has_a_gpu_of_its_own(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr("torch.cuda.is_available", lambda: True)
+    machine.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
+    machine.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    machine.setattr("torch.cuda.device_count", lambda: 1)
+    for variable, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        machine.setenv(variable, value)
+    assert choose_device_and_dtype().device == "cuda"
+    machine.setenv("RANK", "1")
+    machine.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match=r"process 2 .* sees 1 GPU\."):
+        choose_device_and_dtype()
+    assert choose_device_and_dtype("cpu").device == "cpu"

@@ -43,7 +43,7 @@ def discriminants(harmful: Any, benign: Any) -> Any:
     for ridge in RIDGES:
         strength = ridge * power
         # Woodbury: there are fewer samples than widths, so the small side is inverted.
-        inner = centred @ centred.T + strength * torch.eye(len(centred), dtype=centred.dtype)
+        inner = centred @ centred.T + strength * torch.eye(len(centred)).to(centred)
         correction = centred.T @ torch.linalg.solve(inner, centred @ difference)
         direction = (difference - correction) / strength
         directions.append(direction / (everything @ direction).std())
@@ -128,18 +128,20 @@ def inform(peft: Any, harmful: Sequence[Sequence[int]], benign: Sequence[Sequenc
     inputs = last_token_inputs(peft.base_model.model, modules, [*harmful, *benign])
     informed = 0
     for name in list(inputs):
-        samples = inputs.pop(name).double()
+        weight = modules[name].lora_A["default"].weight
+        # Apple's GPUs have no float64.
+        samples = inputs.pop(name).to("cpu" if weight.device.type == "mps" else weight.device)
+        samples = samples.double()
         mean = samples.mean(0)
         if samples.var(0).sum() <= SAME * mean.pow(2).sum():
             continue
         directions = discriminants(samples[: len(harmful)], samples[len(harmful) :])
         rows = torch.cat([directions, (mean / mean.pow(2).sum())[None]])
-        weight = modules[name].lora_A["default"].weight
         with torch.no_grad():
             count = min(len(rows), weight.shape[0])
             weight[:count] = rows[:count].float().to(weight)
             for place in range(count, weight.shape[0]):
-                spread = (samples @ weight[place].cpu().double()).std()
+                spread = (samples @ weight[place].to(samples)).std()
                 weight[place] /= QUIET * max(float(spread), 1e-6)
         informed += 1
     return informed

@@ -149,11 +149,16 @@ def deltas_of(context: Context, chat: ChatModel, relatives: Relatives) -> Deltas
 def make_oracle(
     config: GraftConfig, context: Context, chat: ChatModel, splits: Splits, deltas: Deltas
 ) -> Oracle:
-    """Return the oracle on search prompts, of which validation and test have none."""
+    """Return the oracle on search prompts, of which validation and test have none.
+
+    A donor distilled here was trained on prompts of the same split, and tells these apart better
+    than any others: its over-refusal on them, which is what a graft may cost, would be too low.
+    So the search takes what distilling comes to last.
+    """
+    sides = {"harmful": splits.harmful, "twins": splits.twins, "ordinary": splits.ordinary}
     prompts = {
-        "harmful": evenly(splits.harmful("train"), config.search_pairs, config.seed),
-        "twins": evenly(splits.twins("train"), config.search_pairs, config.seed),
-        "ordinary": evenly(splits.ordinary("train"), config.search_pairs, config.seed),
+        name: evenly(of("train"), config.search_pairs, config.seed, last=True)
+        for name, of in sides.items()
     }
     used = {"harmful": "harmful", "twin": "twins", "ordinary": "ordinary"}
     context.folder.journal.keep_fact(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur.errors import ModelError
+from demur.run.processes import require_gpu
 
 DEVICES = ("cuda", "mps", "cpu")
 DTYPES = {
@@ -61,6 +62,7 @@ def choose_device_and_dtype(device: str = "auto", dtype: str = "auto") -> Placem
 
     Raises:
         ModelError: a name is unknown, the device is not there, or it cannot compute the format.
+        ConfigError: several processes were launched, and there is no GPU for this one.
     """
     if device != "auto" and device not in DEVICES:
         raise ModelError(
@@ -100,6 +102,7 @@ def _on_gpu(device: str, wanted: str | None) -> Placement:
     import torch
 
     if device == "cuda":
+        require_gpu(torch.cuda.device_count())
         name = torch.cuda.get_device_name()
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -30,6 +30,7 @@ __all__ = ["SETTLED_EVERY", "Decoding", "Written", "answer", "decode_all", "writ
 # Tokens of keys and values held at once (24 MiB a thousand on a 135M model); requests read at once.
 BUDGET_CPU, BUDGET_GPU = 8192, 65536
 TOGETHER_CPU, TOGETHER_GPU = 16, 64
+ROWS_CPU, ROWS_GPU = 64, 256  # answers written at once: a GPU takes as long for many as for one
 WINDOW = 2  # times as many requests as rows reach the journal at once
 
 
@@ -53,7 +54,7 @@ def decode_all(
     requests: Sequence[Sequence[int]],
     tokens: int,
     *,
-    rows: int = 64,
+    rows: int = 0,
     candidates: int = 0,
     settled: Settled | None = None,
     done: frozenset[int] = frozenset(),
@@ -64,6 +65,7 @@ def decode_all(
     list, so that what remains is decoded in the same company as without interruption.
 
     Args:
+        rows: how many answers are written at once, at most; by default what suits the device.
         settled: as in `decode`, told the index of a request.
 
     Raises:
@@ -85,6 +87,7 @@ def decode_all(
         longest = max(map(len, requests)) + tokens
         cache = shared_cache(chat.model, requests[0][:shared], longest)
     on_gpu = chat.placement.device == "cuda"
+    rows = rows or (ROWS_GPU if on_gpu else ROWS_CPU)
     by_length = sorted(range(len(requests)), key=lambda index: (len(requests[index]), index))
     window = rows * WINDOW
     for start in range(0, len(by_length), window):

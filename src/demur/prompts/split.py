@@ -65,7 +65,9 @@ def split(
     )
 
 
-def limit(prompts: Sequence[Prompt], n: int | None, seed: int = 0) -> tuple[Prompt, ...]:
+def limit(
+    prompts: Sequence[Prompt], n: int | None, seed: int = 0, *, last: bool = False
+) -> tuple[Prompt, ...]:
     """Take a sample of prompts that keeps pairs together and mirrors the whole.
 
     Hazard categories, and contrast kinds inside them, come in proportion. A smaller sample is
@@ -76,6 +78,8 @@ def limit(prompts: Sequence[Prompt], n: int | None, seed: int = 0) -> tuple[Prom
         prompts: the prompts of one split.
         n: the most prompts to return; None for all.
         seed: another seed, another sample.
+        last: take what a growing sample of this seed would come to last, so that the two have
+            nothing in common as long as there is enough for both.
 
     Returns:
         At most `n` prompts, in the order given.
@@ -92,7 +96,8 @@ def limit(prompts: Sequence[Prompt], n: int | None, seed: int = 0) -> tuple[Prom
         units[prompt.pair or f"{prompt.kind}/{prompt.key}"].append(prompt)
     chosen: set[str] = set()
     left = n
-    for unit in _spread(units, seed):
+    spread = _spread(units, seed)
+    for unit in reversed(spread) if last else spread:
         left -= len(units[unit])
         if left < 0:
             break
@@ -100,7 +105,9 @@ def limit(prompts: Sequence[Prompt], n: int | None, seed: int = 0) -> tuple[Prom
     return tuple(item for item in prompts if (item.pair or f"{item.kind}/{item.key}") in chosen)
 
 
-def evenly(prompts: Sequence[Prompt], n: int, seed: int = 0) -> tuple[Prompt, ...]:
+def evenly(
+    prompts: Sequence[Prompt], n: int, seed: int = 0, *, last: bool = False
+) -> tuple[Prompt, ...]:
     """Take a sample that holds as many prompts of each source as of any other, as far as they go.
 
     The built-in tiers are sources; within one, `limit` keeps pairs together and the proportions.
@@ -112,7 +119,7 @@ def evenly(prompts: Sequence[Prompt], n: int, seed: int = 0) -> tuple[Prompt, ..
     left = n
     for rank, source in enumerate(sorted(groups, key=lambda name: (len(groups[name]), name))):
         share = left // (len(groups) - rank)
-        sample = limit(groups[source], share, seed)
+        sample = limit(groups[source], share, seed, last=last)
         chosen += sample
         left -= len(sample)
     return tuple(chosen)

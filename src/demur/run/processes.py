@@ -123,3 +123,21 @@ def require_sharing(command: str, shares: bool) -> None:
                 "each needs the whole model here.",
                 f"Launch them without {name}: each then trains on its share of every step.",
             )
+
+
+def require_gpu(there: int) -> None:
+    """Check that this process has one of the machine's GPUs for itself.
+
+    Args:
+        there: how many GPUs PyTorch sees.
+
+    Raises:
+        ConfigError: more processes were launched here than there are GPUs.
+    """
+    process = launched()
+    if process.several and process.local >= there:
+        raise ConfigError(
+            f"This is process {process.local + 1} of those on this machine, and PyTorch sees "
+            f"{there} GPU{'s' if there != 1 else ''}.",
+            "Launch as many processes as there are GPUs, or choose --device cpu.",
+        )
