@@ -191,6 +191,39 @@ def test_a_full_disk_is_said(
     assert "no room left on the disk" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore lines."),
+    ],
+)
+def test_full_memory_is_said(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    def full(*arguments: Any, **choices: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("demur.aligning.align.align", full)
+    assert main(["align", str(place / "tiny")]) == 2
+    said = capsys.readouterr().err
+    assert "The memory is full (" in said and "it continues" in said
+    assert "More lines" not in said and "Traceback" not in said
+
+
+def test_other_errors_keep_their_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **choices: Any) -> None:
+        raise RuntimeError("the shapes do not fit")
+
+    monkeypatch.setattr("demur.aligning.align.align", broken)
+    with pytest.raises(RuntimeError, match="do not fit"):
+        main(["align", str(place / "tiny")])
+
+
 def test_a_closed_pipe_is_quiet(place: Path) -> None:
     command = f'"{sys.executable}" -m demur align --help | true'
     done = subprocess.run(

@@ -38,6 +38,13 @@ __all__ = [
 ]
 
 INTERRUPTED = Interrupted.exit_code
+MEMORY_IS_FULL = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Make room and run the same command again: it continues.",
         )
         return _fail(full, "--json" in tokens)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(_out_of_memory(error), "--json" in tokens)
 
 
 def entry() -> None:
@@ -92,6 +103,20 @@ def _fail(error: DemurError, json: bool) -> int:
     if json:
         print_json({"error": error.cause, "remedy": error.remedy})
     return error.exit_code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether there was no memory; CUDA's libraries have words of their own for it."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_IS_FULL)
+
+
+def _out_of_memory(error: Exception) -> RunError:
+    reason = (str(error).strip() or "of Python").splitlines()[0].rstrip(".")
+    return RunError(
+        f"The memory is full ({reason}).",
+        "Give the same command again with less beside it, or with --device cpu: it continues. "
+        "Training takes less with a smaller --micro-batch.",
+    )
 
 
 def _usage_error(error: CycloptsError) -> DemurError:
