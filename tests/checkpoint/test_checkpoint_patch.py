@@ -89,6 +89,7 @@ def test_apply_and_revert_are_exact(patched, tmp_path):
             "patch": summary.hash,
             "base": {"name": "owner/base", "hash": summary.base_hash},
             "result": {"hash": summary.result_hash},
+            "recipe": read_patch(summary.path).manifest.recipe,
         }
     ]
     reverted = revert_patch(applied.folder, summary.path, tmp_path / "back")

@@ -55,6 +55,7 @@ def apply_patch(model_folder: Path, patch_path: Path, output: Path) -> Applied:
             "patch": manifest.hash,
             "base": {"name": manifest.base_name, "hash": manifest.base_hash},
             "result": {"hash": manifest.result_hash},
+            "recipe": dict(manifest.recipe),
         }
     )
     copied = _rewrite(checkpoint, patch, output, files, history, applying)

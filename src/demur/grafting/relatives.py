@@ -13,6 +13,7 @@ from pathlib import Path
 from demur.checkpoint import apply_patch, read_patch
 from demur.errors import DemurError
 from demur.graft.wanted import NothingToGive
+from demur.grafting.apart import require_apart
 from demur.grafting.config import GraftConfig
 from demur.models.family import Family, check_family
 from demur.models.lineage import lineage_of
@@ -49,13 +50,16 @@ def find_relatives(config: GraftConfig, context: Context, *, offline: bool = Fal
     Raises:
         NothingToGive: the base is the donor itself.
         NotRelatives: they are not of the recipient's family.
+        TaughtTheTest: the donor was trained on prompts that this run reports from.
         DemurError: one of them cannot be found.
     """
     base = config.base
     if config.donor.endswith(".safetensors") and Path(config.donor).is_file():
+        require_apart(config, Path(config.donor))
         donor, base = _patched(Path(config.donor), base, context, offline)
     else:
         donor = _resolved(config.donor, context, offline).folder
+        require_apart(config, donor)
     found = None if base is None else _resolved(base, context, offline).folder
     if found is None:
         found, base = _named_by_card(donor, context, offline)

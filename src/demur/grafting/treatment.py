@@ -16,6 +16,7 @@ from demur.graft.front import measure_point
 from demur.graft.oracle import Oracle, Settings
 from demur.graft.utility import UNTOUCHED
 from demur.graft.wanted import NothingToGive, Wanted
+from demur.grafting.apart import TaughtTheTest
 from demur.grafting.config import GraftConfig
 from demur.grafting.facts import facts_of
 from demur.grafting.modes import MODES, Found
@@ -38,7 +39,7 @@ from demur.treating.stages import (
 )
 
 # What says that nothing can be grafted from a donor, and not that something is amiss.
-UNFIT = (NotRelatives, SameWeights, NothingToGive)
+UNFIT = (NotRelatives, SameWeights, NothingToGive, TaughtTheTest)
 ALREADY = 0.9  # of harmful search prompts refused: nothing worth a graft is missing
 
 
