@@ -76,7 +76,7 @@ def made_for(chat: Any, teacher: Any = None) -> Made:
         Lesson("answer", tuple(chat.encode("Bake bread.")), answer, request="Bake bread."),
         made_lessons(chat.model, 1)[0],
     ]
-    return Made(prompts, refusing_lessons(chat, prompts, [SORRY]), answering, [], teacher)
+    return Made(prompts, refusing_lessons(chat, prompts, [SORRY]), answering, [], [], teacher)
 
 
 def prepared(tmp_path: Path, teacher: Any, **choices: Any) -> tuple[Any, Any, Any, Any]:

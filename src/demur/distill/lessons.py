@@ -276,24 +276,25 @@ def mostly_openings(lessons: Sequence[Lesson], refuse: int = 1, keep: int = 1) -
     each `WHOLE_EVERY`-th. Whether to refuse is decided in the first tokens; how a refusal goes on
     is learnt from few examples, and time is better spent on more requests.
     """
-    shortened = []
+    cut = []
     for index, lesson in enumerate(lessons):
         length = refuse if lesson.kind == "refuse" else keep
         whole = index % WHOLE_EVERY == 0
         if lesson.kind == "keep":
             whole = len(lesson.answer) > SETTLED_BY
-        if whole:
-            shortened.append(lesson)
-        elif lesson.log_probabilities is None:
-            shortened.append(replace(lesson, answer=lesson.answer[:length], reference=None))
-        else:
-            shortened.append(
-                replace(
-                    lesson,
-                    answer=lesson.answer[:length],
-                    reference=None,
-                    log_probabilities=lesson.log_probabilities[:length],
-                    candidates=lesson.candidates[:length],
-                )
-            )
-    return shortened
+        cut.append(lesson if whole else shortened(lesson, length))
+    return cut
+
+
+def shortened(lesson: Lesson, length: int) -> Lesson:
+    """Return a lesson in the first tokens of its answer, with their distributions."""
+    if len(lesson.answer) <= length:
+        return lesson
+    known = lesson.log_probabilities is not None
+    return replace(
+        lesson,
+        answer=lesson.answer[:length],
+        reference=None,
+        log_probabilities=lesson.log_probabilities[:length] if known else None,
+        candidates=lesson.candidates[:length] if known else None,
+    )

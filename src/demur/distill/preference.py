@@ -13,7 +13,7 @@ training.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from demur.console import Advance
@@ -51,6 +51,8 @@ def preference_lessons(
     benign: Sequence[Lesson],
     judge: Judge,
     tokens: int = 32,
+    *,
+    going_on: Mapping[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Preferences:
     """Make pairs of refusals, of what the student says instead, and of its benign answers.
 
@@ -62,6 +64,8 @@ def preference_lessons(
             only those that the judge calls complied are used.
         benign: `keep` and `answer` lessons; the answers chosen.
         tokens: of a rejected compliance at most so many.
+        going_on: of refusals from within an answer that has begun, by their prompts, the tokens
+            with which the student would go on complying; they are rejected.
 
     Raises:
         TrainingError: there is no refusal, or the student complies with nothing.
@@ -71,7 +75,8 @@ def preference_lessons(
             "There is no refusal to prefer to anything.", "Give harmful prompts to train on."
         )
     complied, _ = sorted_by_verdict(chat, harmful, complying, judge)
-    instead = {lesson.prompt: lesson.answer[:tokens] for lesson in complied}
+    begun = {prompt: answer for prompt, answer in (going_on or {}).items() if answer}
+    instead = begun | {lesson.prompt: lesson.answer[:tokens] for lesson in complied}
     pairs = [
         replace(lesson, rejected=instead[lesson.prompt], reference=None)
         for lesson in refusing

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from demur.distill.lessons import (
@@ -34,14 +34,19 @@ class Made:
         refusing: `refuse` lessons.
         answering: `answer` and `keep` lessons: benign requests with the student's own answers.
         texts: what the student writes outside a chat.
+        benign: the benign requests that the student answers itself.
         teacher: the other model that the refusals are of, where its weights are at hand.
+        going_on: by the prompts of `refuse` lessons that begin within an answer, how the student
+            would go on complying; token ids.
     """
 
     harmful: list[Prompt]
     refusing: list[Lesson]
     answering: list[Lesson]
     texts: list[Lesson]
+    benign: list[Prompt]
     teacher: Other | None = None
+    going_on: Mapping[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
 
 def _brief_enough(
@@ -124,4 +129,6 @@ def lessons_of(
         f"{made['left_out']} left out, where it said nothing fit to be kept"
     )
     texts = text_lessons(chat, config.train_texts, context.folder.journal, config.seed)
-    return Made(harmful, refusing, [*helping, *kept], texts, teacher)
+    answered = {lesson.request for lesson in kept}
+    answers = [prompt for prompt in benign if prompt.text in answered]
+    return Made(harmful, refusing, [*helping, *kept], texts, answers, teacher)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from demur.distill.deep import complying_answers, continued, deep_lessons
 from demur.distill.lessons import Lesson, mostly_openings, own_answers
 from demur.distill.objectives import Objective
 from demur.distill.objectives.reward import LearnedReward, learn_reward, save_reward
 from demur.distill.preference import preference_lessons, with_references
 from demur.distill.recipe import Recipe
 from demur.distill.train import supervised
+from demur.distilling.begun import with_begun
 from demur.distilling.config import DistillConfig
 from demur.distilling.logits import prepare_logits
 from demur.distilling.make_lessons import Made
@@ -35,7 +33,7 @@ def prepare(
         TrainingError: the objective finds nothing to train on.
     """
     if config.deep:
-        made = _deep(config, context, chat, made)
+        made = with_begun(config, context, chat, made)
     whole = [*made.refusing, *made.answering]
     if config.objective == "sft":
         lessons = [*mostly_openings(whole), *made.texts]
@@ -52,26 +50,6 @@ def prepare(
         if config.reward == "learned":
             reward = _learned_reward(config, context, chat, made)
     return lessons, make_objective(chat, lessons, recipe, context.judge, reward)
-
-
-def _deep(config: DistillConfig, context: Context, chat: ChatModel, made: Made) -> Made:
-    """Return the lessons with half of them begun: by compliance, or by the benign answer."""
-    with context.narrator.progress("what it says to harmful requests", len(made.harmful)) as one:
-        own = complying_answers(
-            chat, made.harmful, context.folder.journal, context.judge, advance=one
-        )
-    begun = deep_lessons(chat, made.harmful, own, config.refusal, config.seed)
-    refusing = [
-        replace(bare, prompt=deep.prompt) for bare, deep in zip(made.refusing, begun, strict=True)
-    ]
-    count = sum(
-        len(deep.prompt) > len(bare.prompt)
-        for deep, bare in zip(refusing, made.refusing, strict=True)
-    )
-    context.narrator.say(
-        f"  {count} of {len(refusing)} refusals are taught from within an answer that has begun"
-    )
-    return replace(made, refusing=refusing, answering=continued(made.answering, config.seed))
 
 
 def _preferences(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
@@ -95,6 +73,7 @@ def _preferred(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
         made.answering,
         context.judge,
         REJECTED_TOKENS,
+        going_on=made.going_on,
     )
     narrator.say(
         f"  {found.not_complied} harmful requests left out, with which it does not comply itself"
