@@ -108,7 +108,9 @@ def test_a_recorded_teacher(place, monkeypatch):
     assert "nearly repeating a test prompt" in said
     assert f'dominant pattern: "{SORRY}" (apology, inability)' in said
     made = fact(outcome.run, "lessons")
-    assert made["refuse"] == 24 and made["harmful"] == 0
+    # the other half is of the run's own, so that being refused is no matter of the source
+    assert made["refuse"] == 24 and made["harmful"] == 12
+    assert "12 harmful requests of the file, and 12 of the run's own" in said
     result = json.loads((outcome.run / "result.json").read_text(encoding="utf-8"))
     assert "recorded.jsonl" in json.dumps(result) and outcome.patch.exists()
     report = outcome.report.read_text(encoding="utf-8")

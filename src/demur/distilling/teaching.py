@@ -119,7 +119,12 @@ class Teaching:
         )
 
     def _recorded(self, splits: Splits, path: Path) -> Taught:
-        """Learn from a file, which brings its own harmful prompts; the run's stay unused."""
+        """Learn from a file, which brings harmful prompts of its own, and no benign ones.
+
+        Half of the lessons are of the run's own harmful prompts, worded as the teacher does. With
+        the file's alone, all that is refused would be of one source and all that is answered of
+        another, and what was learnt would be to tell the sources apart.
+        """
         source = recorded_lessons_source(path, splits)
         self._say(f"{grouped(len(source.prompts))} recorded answers in {source.name}")
         for why, count in source.removed.items():
@@ -129,9 +134,17 @@ class Teaching:
         pattern = self._kept(source.name, source.prompts, filtered)
         kept = [prompt for prompt in source.prompts if prompt.key in filtered.kept]
         benign = [prompt for prompt in splits.train if prompt.kind != "harmful"]
-        picked = self.pick(replace(splits, train=(*kept, *benign)))
-        lessons = self._lessons(source.name, picked[0], kept, filtered, pattern)
-        return Taught(lessons, picked)
+        theirs = self.pick(replace(splits, train=(*kept, *benign)))[0]
+        own, twins, ordinary = self.pick(splits)
+        count, seed = self.config.train_pairs, self.config.seed
+        brought = limit(theirs, count // 2, seed)
+        harmful = [*brought, *limit(own, count - len(brought), seed)]
+        self._say(
+            f"{grouped(len(brought))} harmful requests of the file, and "
+            f"{grouped(len(harmful) - len(brought))} of the run's own, which have twins"
+        )
+        lessons = self._lessons(source.name, harmful, kept, filtered, pattern)
+        return Taught(lessons, (harmful, twins, ordinary))
 
     def _student(self, harmful: Sequence[Prompt], ordinary: Sequence[Prompt]) -> Instructed:
         context = self.context
