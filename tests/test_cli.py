@@ -276,6 +276,9 @@ def test_the_aligned_model_is_base_plus_patch_and_loads_alone(
     assert main(back) == 0
     assert tensors(tmp_path / "back") == tensors(place / "tiny")
     assert not (tmp_path / "back" / "README.md").exists()
+    made = ["adapter", str(place / "tiny"), str(patch), "--out", str(tmp_path / "adapter")]
+    assert main(made) == 0
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
     from demur.checkpoint import read_patch
 
     manifest = read_patch(patch).manifest

@@ -1,4 +1,4 @@
-"""`demur align`, and what is done with its result: apply, revert, chat, show, prompts."""
+"""`demur align`, and what is done with its result: apply, revert, adapter, chat, show, prompts."""
 
 from __future__ import annotations
 
@@ -103,6 +103,39 @@ def revert(
     if is_card_of_demur(out / FILE):  # it describes the model with the patch
         (out / FILE).unlink()
     _say_applied(applied, json)
+
+
+@app.command
+def adapter(
+    model: Annotated[str, MODEL],
+    patch: Annotated[Path, MODEL],
+    *,
+    out: Out,
+    revision: Annotated[str | None, MODEL] = None,
+    trust_remote_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Write a patch of low rank as a PEFT adapter of the model that it was made for.
+
+    Args:
+        model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
+        patch: the patch file that `demur align` wrote.
+        out: the adapter's folder; it must be new or empty.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: let a model bring its own Python code.
+        json: print where the adapter is as one JSON object.
+    """
+    from demur.models.resolve import ALIASES
+    from demur.models.to_adapter import patch_to_adapter
+
+    folder = _for_patching(model, patch, out, revision, trust_remote_code)
+    alias = ALIASES.get(model.lower())
+    base = alias.hub if alias else model
+    made = patch_to_adapter(folder, patch, base, out, trust_remote_code=trust_remote_code)
+    if json:
+        print_json({"adapter": str(made), "base": base})
+    else:
+        print(f"The adapter is {made}; `peft` loads it onto {base}.")
 
 
 @app.command
