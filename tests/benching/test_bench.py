@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.distill.students import Lenient, Quiet
-from tests.small_run import SMALLEST, prepare
+from tests.small_run import ENVIRONMENT, SMALLEST, prepare
 
 from demur.benching import bench as room
 from demur.benching.bench import bench_distill
@@ -166,3 +168,33 @@ def test_seeds_are_averaged_before_prompts() -> None:
     found = over_seeds([result([1, 1, 0, 0]), result([1, 0, 0, 0])], "harmful")
     assert found.value == pytest.approx(3 / 8)
     assert found.n == 4
+
+
+def join(*arguments: Path) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parents[2] / "scripts" / "join_benches.py"
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_benches_that_ran_apart_are_joined(benched: room.Benched, tmp_path: Path) -> None:
+    whole = json.loads(benched.figures.read_text(encoding="utf-8"))
+    for name, kept in (("one", slice(0, None, 2)), ("other", slice(1, None, 2))):
+        (tmp_path / name).mkdir()
+        part = {**whole, "results": whole["results"][kept]}
+        (tmp_path / name / "bench.json").write_text(json.dumps(part), encoding="utf-8")
+    done = join(tmp_path / "joined", tmp_path / "other", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    joined = json.loads((tmp_path / "joined" / "bench.json").read_text(encoding="utf-8"))
+    assert joined["results"] == whole["results"]
+    table = (tmp_path / "joined" / "bench.md").read_text(encoding="utf-8")
+    assert table == benched.table.read_text(encoding="utf-8")
+    other = {**whole, "configuration": {**whole["configuration"], "test_pairs": 1}}
+    (tmp_path / "other" / "bench.json").write_text(json.dumps(other), encoding="utf-8")
+    apart = join(tmp_path / "apart", tmp_path / "other", tmp_path / "one")
+    assert apart.returncode == 2
+    assert "differ in test_pairs" in apart.stderr and "Traceback" not in apart.stderr
+    assert not (tmp_path / "apart").exists()
