@@ -211,6 +211,25 @@ def test_points_are_measured_and_kept(
     assert Point.from_json(whole.to_json()) == whole
 
 
+def test_the_highest_rank_that_fits_takes_the_place_of_a_whole_change(
+    relatives: Relatives, tmp_path: Path
+) -> None:
+    _, deltas = found(relatives, tmp_path)
+    everything = frozenset(deltas.changed)
+    whole = Candidate(everything).share(deltas)
+    for most in (whole, 0.9 * whole, 0.5 * whole, 1e-9):
+        sets = nested(deltas.changed, deltas, shares=(1.0,), ranks=(None,), most=most)
+        assert all(one.modules == everything and one.share(deltas) <= most for one in sets)
+        ranks = [one.rank for one in sets]
+        if most == whole:
+            assert ranks == [None]
+        elif most < 1e-6:
+            assert ranks == []
+        else:
+            (rank,) = ranks
+            assert rank is not None and Candidate(everything, 1.0, rank + 1).share(deltas) > most
+
+
 def test_a_sweep_over_modules_without_changes_is_refused(
     relatives: Relatives, tmp_path: Path
 ) -> None:

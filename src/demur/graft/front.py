@@ -290,6 +290,7 @@ def nested(
     *,
     shares: Sequence[float] = SHARES,
     ranks: Sequence[int | None] = RANKS,
+    most: float | None = None,
 ) -> list[Candidate]:
     """Return the candidates that a sweep begins with where nothing is known but an order.
 
@@ -297,6 +298,8 @@ def nested(
         order: names of modules, the most important first.
         shares: how much of the order each set takes from its beginning, each in (0, 1].
         ranks: of the changes; those that no module's change reaches are left out.
+        most: share of the recipient's parameters; of a set whose whole change is beyond it, the
+            highest rank that is not takes its place.
 
     Raises:
         ConfigError: the donor has nothing to give in any of the modules.
@@ -309,12 +312,25 @@ def nested(
             "Name others.",
         )
     highest = deltas.low_rank
-    return [
-        Candidate(frozenset(useful[:size]), 1.0, rank)
-        for size in sorted({max(1, round(share * len(useful))) for share in shares})
-        for rank in ranks
-        if rank is None or highest is None or rank < highest
-    ]
+    candidates: list[Candidate] = []
+    for size in sorted({max(1, round(share * len(useful))) for share in shares}):
+        modules = frozenset(useful[:size])
+        for rank in ranks:
+            if rank is None and most is not None:
+                candidates += _largest(modules, deltas, most)
+            elif rank is None or highest is None or rank < highest:
+                candidates.append(Candidate(modules, 1.0, rank))
+    return list(dict.fromkeys(candidates))
+
+
+def _largest(modules: frozenset[str], deltas: Deltas, most: float) -> list[Candidate]:
+    """Return the change of a set, whole or at the highest rank that fits; none if none does."""
+    whole = Candidate(modules)
+    if whole.share(deltas) <= most:
+        return [whole]
+    rank = int(most / Candidate(modules, rank=1).share(deltas))
+    fitting = (Candidate(modules, rank=one) for one in range(rank, 0, -1))
+    return [one for one in fitting if one.share(deltas) <= most][:1]
 
 
 class Sweep:

@@ -44,7 +44,8 @@ class GraftConfig(TreatmentConfig):
         search: how a small set is found: splitting, cdd, ddmin, wddmin, probdd, prefix or greedy.
         max_share: the most that the patch may hold, as a share of the recipient's parameters.
         shares: sizes of the sets that are tried, as shares of the modules in the trace's order.
-        ranks: ranks of the donor's change that are tried, beside the whole; scales are found.
+        ranks: ranks of the donor's change that are tried, beside the whole, or the highest that
+            max_share allows; scales are found.
         search_pairs: pairs that candidates are compared on while searching.
         checked: sets judged while searching that are evaluated in full as well, to measure how
             often the search decides as that does; 0 for none.

@@ -151,7 +151,11 @@ def open_mode(
     order = order_of(oracle, modules)
     context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
     sets = nested(
-        [name for name, _ in order], deltas, shares=config.shares, ranks=(*config.ranks, None)
+        [name for name, _ in order],
+        deltas,
+        shares=config.shares,
+        ranks=(*config.ranks, None),
+        most=config.max_share,
     )
     sweep = Sweep(sets, deltas, limits=limits, budget=config.max_share)
     if not sweep.lines:
