@@ -22,7 +22,7 @@ from demur.benching.tables import Result, over_seeds
 from demur.errors import ConfigError
 from demur.treating import pipeline
 
-ROWS = ("untouched", "prompt", "template", "sft", "noise", "dpo", "logits", "discriminant")
+ROWS = ("untouched", "prompt", "shown", "template", "sft", "noise", "dpo", "logits", "discriminant")
 
 
 def config(place: Path) -> BenchConfig:
@@ -65,7 +65,7 @@ def benched(place: Path) -> room.Benched:
 def test_every_row_has_all_its_figures(benched: room.Benched) -> None:
     kept = json.loads(benched.figures.read_text(encoding="utf-8"))
     assert [(one["row"], one["seed"]) for one in kept["results"]] == [
-        ("untouched", 0), ("prompt", 0), ("template", 0), ("template", 1),
+        ("untouched", 0), ("prompt", 0), ("shown", 0), ("template", 0), ("template", 1),
         ("discriminant", 0), ("discriminant", 1), ("sft", 0), ("sft", 1), ("noise", 0),
         ("noise", 1), ("dpo", 0), ("dpo", 1), ("logits", 0), ("logits", 1),
     ]  # fmt: skip
@@ -91,7 +91,8 @@ def test_the_table_and_the_plot_show_every_row(benched: room.Benched) -> None:
     lines = benched.table.read_text(encoding="utf-8").splitlines()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:] if line.startswith("|")]
     assert rows == [
-        "untouched", "safety system prompt", "refusals only, SFT",
+        "untouched", "safety system prompt", "examples in its context, the self-teacher",
+        "refusals only, SFT",
         "discriminant direction in weights", "SFT, anchored", "noise of equal size", "DPO",
         "self, logits on own samples",
     ]  # fmt: skip

@@ -25,12 +25,14 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.distilling.objective import prepare
 from demur.distilling.treatment import TRAINING, Prepare, teach
+from demur.errors import ConfigError
 from demur.models.chat_model import ChatModel
 from demur.prompts.split import limit
 from demur.prompts.types import Splits
 from demur.run.journal import content_key
 from demur.treating.stages import Context, choosing_probes
 
+EXAMPLES = 32  # of which the first that will do are shown
 DIRECTION_PROMPTS = 128  # a side
 DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
 DIRECTION_SCALES = (1.0, 3.0, 8.0)
@@ -108,6 +110,29 @@ def _instructed(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     name, instruction = next(iter(INSTRUCTIONS.items()))
     chat = ContextBaseline(name, instruction).applied(bench.fresh())
     yield TreatedChat(chat, f"instruction: {name}")
+
+
+@contextmanager
+def _shown(bench: Bench, seed: int) -> Iterator[TreatedChat]:
+    """The student in the context in which it is its own teacher: what that could teach at best."""
+    from demur.distill.teachers.instructed import shots
+
+    config, context, chat = bench.config, bench.context, bench.fresh()
+    found = shots(
+        chat,
+        limit(bench.splits.harmful("train"), EXAMPLES, config.seed),
+        limit(bench.splits.ordinary("train"), EXAMPLES, config.seed),
+        config.refusal,
+        context.judge,
+        context.folder.journal,
+    )
+    if not found:
+        raise ConfigError(
+            f"The chat template of {config.model} takes one turn only, so that no examples can be "
+            "shown to it.",
+            "Leave the row 'shown' out.",
+        )
+    yield TreatedChat(found[0].applied(chat), found[0].name)
 
 
 def _trained(name: str, prepare: Prepare = prepare, cross: bool = False, **choices: Any) -> Treat:
@@ -259,6 +284,7 @@ RANDOM_START: dict[str, Any] = {
 ROWS: dict[str, Row] = {
     "untouched": Row("untouched", _untouched, False, "baseline"),
     "prompt": Row("safety system prompt", _instructed, False, "baseline"),
+    "shown": Row("examples in its context, the self-teacher", _shown, False, "baseline"),
     "one-shot": Row(
         "one safety example, SFT",
         _trained("one-shot", one_example, **RANDOM_START),
@@ -319,5 +345,5 @@ ROWS: dict[str, Row] = {
     ),
 }
 NEEDS = {"arithmetic": "donor", "cross": "cross_teacher", "cross-varied": "cross_teacher"}
-ASIDE = (*NEEDS, "grpo", "reward")  # need more, or say little beside rloo
+ASIDE = (*NEEDS, "shown", "grpo", "reward")  # need more, or say little beside another
 DEFAULT_ROWS = tuple(name for name in ROWS if name not in ASIDE)

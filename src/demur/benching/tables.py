@@ -19,7 +19,7 @@ from demur.report.files import write_text
 from demur.stats import Mean, mean
 
 TABLE, FIGURES = "bench.md", "bench.json"
-IN_CONTEXT = ("prompt",)  # rows that leave the weights as they are
+IN_CONTEXT = ("prompt", "shown")  # rows that leave the weights as they are
 
 
 @dataclass(frozen=True)
