@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from demur.benching.bench import _begun as begun_probes
+from demur.benching.bench import begun_probes
 from demur.benching.config import BenchConfig
 from demur.benching.rows import Bench
 from demur.benching.tables import Result

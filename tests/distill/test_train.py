@@ -23,7 +23,6 @@ from demur.distill.steps import COMPLETE, complete_checkpoints, optimizer_of
 from demur.distill.train import target_modules, train
 from demur.errors import TrainingError
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Recipe(
     rank=2, first_layer=0.5, learning_rate=5e-2, batch=4, micro_batch=2, checkpoints=3, seed=3
 )

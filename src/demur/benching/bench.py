@@ -82,7 +82,7 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, UNTOUCHED)
             original = reference(context, chat, before)
-            begun = _begun(bench, chat)
+            begun = begun_probes(bench, chat)
         probe = _probe(bench, chat, probes)
         del chat
         results = []
@@ -137,7 +137,7 @@ def _named(config: BenchConfig, narrator: Narrator) -> tuple[Probe, ...]:
     )
 
 
-def _begun(bench: Bench, chat: ChatModel) -> tuple[PrefilledProbe, ...]:
+def begun_probes(bench: Bench, chat: ChatModel) -> tuple[PrefilledProbe, ...]:
     """Return the probes that begin with the untouched model's own compliance, one a depth."""
     context, config = bench.context, bench.config
     asked = limit(bench.splits.harmful("test"), 2 * config.prefill, config.seed)

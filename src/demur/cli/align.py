@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from demur.aligning.config import AlignConfig
-from demur.cli.app import OUTPUT, Json, Out, Trust, app, print_json, say, stdout
+from demur.cli.app import OUTPUT, Json, Trust, app, print_json, say, stdout
 from demur.cli.judge import EndpointOptions, how_from
+from demur.cli.patching import Patching
 from demur.options import MODEL
 
 
@@ -50,88 +51,63 @@ def align(
 
 @app.command
 def apply(
-    model: Annotated[str, MODEL],
-    patch: Annotated[Path, MODEL],
+    patching: Annotated[Patching, Parameter(name="*")],
     *,
-    out: Out,
-    revision: Annotated[str | None, MODEL] = None,
-    trust_remote_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Put a patch onto the model that it was made for, into a new folder.
 
     Args:
-        model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
-        patch: the patch file that `demur align` wrote.
-        out: the folder to write; it must be new or empty.
-        revision: branch, tag or commit of a hub model.
-        trust_remote_code: let a model bring its own Python code.
         json: print what was done as one JSON object.
     """
     from demur.checkpoint import apply_patch
 
-    folder = _for_patching(model, patch, out, revision, trust_remote_code)
-    _say_applied(apply_patch(folder, patch, out), json)
+    applied = apply_patch(patching.folder(), patching.patch, patching.out)
+    _say_applied(applied, json)
 
 
 @app.command
 def revert(
-    model: Annotated[str, MODEL],
-    patch: Annotated[Path, MODEL],
+    patching: Annotated[Patching, Parameter(name="*")],
     *,
-    out: Out,
-    revision: Annotated[str | None, MODEL] = None,
-    trust_remote_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Take a patch out of a model that carries it, into a new folder.
 
     Args:
-        model: the model with the patch: a folder, a hub id, ...
-        patch: the patch file that it carries.
-        out: the folder to write; it must be new or empty.
-        revision: branch, tag or commit of a hub model.
-        trust_remote_code: let a model bring its own Python code.
         json: print what was done as one JSON object.
     """
     from demur.checkpoint import revert_patch
     from demur.report.card import FILE
     from demur.treating.provenance import is_card_of_demur
 
-    folder = _for_patching(model, patch, out, revision, trust_remote_code)
-    applied = revert_patch(folder, patch, out)
-    if is_card_of_demur(out / FILE):  # it describes the model with the patch
-        (out / FILE).unlink()
+    applied = revert_patch(patching.folder(), patching.patch, patching.out)
+    card = patching.out / FILE
+    if is_card_of_demur(card):  # it describes the model with the patch
+        card.unlink()
     _say_applied(applied, json)
 
 
 @app.command
 def adapter(
-    model: Annotated[str, MODEL],
-    patch: Annotated[Path, MODEL],
+    patching: Annotated[Patching, Parameter(name="*")],
     *,
-    out: Out,
-    revision: Annotated[str | None, MODEL] = None,
-    trust_remote_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Write a patch of low rank as a PEFT adapter of the model that it was made for.
 
     Args:
-        model: hub id, folder, GGUF file, PEFT adapter folder, or the alias smollm2-135m.
-        patch: the patch file that `demur align` wrote.
-        out: the adapter's folder; it must be new or empty.
-        revision: branch, tag or commit of a hub model.
-        trust_remote_code: let a model bring its own Python code.
         json: print where the adapter is as one JSON object.
     """
     from demur.models.resolve import ALIASES
     from demur.models.to_adapter import patch_to_adapter
 
-    folder = _for_patching(model, patch, out, revision, trust_remote_code)
-    alias = ALIASES.get(model.lower())
-    base = alias.hub if alias else model
-    made = patch_to_adapter(folder, patch, base, out, trust_remote_code=trust_remote_code)
+    alias = ALIASES.get(patching.model.lower())
+    base = alias.hub if alias else patching.model
+    made = patch_to_adapter(
+        *(patching.folder(), patching.patch, base, patching.out),
+        trust_remote_code=patching.trust_remote_code,
+    )
     if json:
         print_json({"adapter": str(made), "base": base})
     else:
@@ -228,19 +204,6 @@ def prompts(*, export: Path | None = None, sets: bool = False, json: Json = Fals
     elif export is None:
         for table in tables(count(splits)):
             stdout().print(table)
-
-
-def _for_patching(
-    model: str, patch: Path, out: Path, revision: str | None, trust_remote_code: bool
-) -> Path:
-    """Return the model's folder, once what is quick to check is checked."""
-    from demur.checkpoint import read_patch
-    from demur.checkpoint.storage import require_empty
-    from demur.models.resolve import resolve
-
-    read_patch(patch)
-    require_empty(out)
-    return resolve(model, revision=revision, trust_remote_code=trust_remote_code, say=say).folder
 
 
 def _say_applied(applied: Any, json: bool) -> None:

@@ -30,7 +30,7 @@ class Made:
     """The lessons of a run, whole, before an objective takes what it needs of them.
 
     Attributes:
-        harmful: the harmful requests, in the order of `refusing`.
+        harmful: the harmful requests, in the order of the first of `refusing`.
         refusing: `refuse` lessons.
         answering: `answer` and `keep` lessons: benign requests with the student's own answers.
         texts: what the student writes outside a chat.

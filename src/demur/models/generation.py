@@ -30,7 +30,7 @@ __all__ = ["SETTLED_EVERY", "Decoding", "Written", "answer", "decode_all", "writ
 # Tokens of keys and values held at once (24 MiB a thousand on a 135M model); requests read at once.
 BUDGET_CPU, BUDGET_GPU = 8192, 65536
 TOGETHER_CPU, TOGETHER_GPU = 16, 64
-ROWS_CPU, ROWS_GPU = 64, 256  # answers written at once: a GPU takes as long for many as for one
+ROWS_CPU, ROWS_GPU = 64, 256  # answers written at once: what a GPU waits for is launches
 WINDOW = 2  # times as many requests as rows reach the journal at once
 
 
