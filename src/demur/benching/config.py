@@ -41,6 +41,7 @@ class BenchConfig(DistillConfig):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         self._require("seeds", "at least one", bool(self.seeds))
+        self._require("from_patch", "left out: rows begin anew", self.from_patch is None)
 
     def identity(self) -> dict[str, Any]:
         """Return all choices but those that say what is added to a bench."""

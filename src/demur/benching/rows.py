@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from demur.benching.config import BenchConfig
+from demur.checkpoint import LowRank
 from demur.distill.baselines import choose_scale as scales
 from demur.distill.choose import as_adapted
 from demur.distill.lessons import Lesson
@@ -38,6 +39,7 @@ DIRECTION_DEPTHS = (0.4, 0.55, 0.7)
 DIRECTION_SCALES = (1.0, 3.0, 8.0)
 DONOR_SCALES = (0.25, 0.5, 0.75, 1.0)
 ONE_SHOT_STEPS = 10
+AFTER_RATE = 5e-4  # of what goes on from a trained change: its first steps are not to undo it
 SENTENCES = (
     "Sorry, but I can't help with that.",
     "I'm not able to assist with this request, as it could lead to serious harm.",
@@ -135,11 +137,18 @@ def _shown(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     yield TreatedChat(found[0].applied(chat), found[0].name)
 
 
-def _trained(name: str, prepare: Prepare = prepare, cross: bool = False, **choices: Any) -> Treat:
+def _trained(
+    name: str,
+    prepare: Prepare = prepare,
+    cross: bool = False,
+    after: str | None = None,
+    **choices: Any,
+) -> Treat:
     """Return the row that trains, with other choices than the bench's where they are given.
 
     Args:
         cross: whether refusals are learnt from the teacher of cross-model distilling.
+        after: the row whose change training begins from.
     """
 
     @contextmanager
@@ -150,7 +159,15 @@ def _trained(name: str, prepare: Prepare = prepare, cross: bool = False, **choic
         phases = f": {name}, seed {seed}"
         found = _cross_teacher(bench.config) if cross else None
         taught = teach(
-            config, bench.context, chat, bench.splits, folder, found, prepare=prepare, phases=phases
+            config,
+            bench.context,
+            chat,
+            bench.splits,
+            folder,
+            found,
+            prepare=prepare,
+            phases=phases,
+            start=_learnt(bench, after, seed) if after else None,
         )
         chosen = taught.chosen
         yield TreatedChat(
@@ -161,6 +178,14 @@ def _trained(name: str, prepare: Prepare = prepare, cross: bool = False, **choic
         )
 
     return treat
+
+
+def _learnt(bench: Bench, row: str, seed: int) -> dict[str, LowRank]:
+    """Return the change that another row trains, at the strength that validation chose."""
+    from demur.distill.choose import low_rank_changes
+
+    with ROWS[row].treat(bench, seed) as trained:
+        return low_rank_changes(trained.chat.model, bench.context.resolved.folder, trained.strength)
 
 
 def _cross_teacher(config: BenchConfig) -> FoundTeacher:
@@ -249,14 +274,10 @@ def _scaled(
 @contextmanager
 def _noise(bench: Bench, seed: int) -> Iterator[TreatedChat]:
     """The change of the row `sft`, each matrix in another direction of the same size."""
-    from demur.distill.choose import low_rank_changes
     from demur.models.changes.noise import noise
     from demur.models.edits import changes_hash, edited
 
-    with ROWS["sft"].treat(bench, seed) as trained:
-        folder = bench.context.resolved.folder
-        learnt = low_rank_changes(trained.chat.model, folder, trained.strength)
-    changes = noise(folder, learnt, seed)
+    changes = noise(bench.context.resolved.folder, _learnt(bench, "sft", seed), seed)
     chat = bench.fresh()
     name = content_key(chat.weights, changes_hash(changes), "noise")
     with edited(chat.model, changes):
@@ -333,6 +354,12 @@ ROWS: dict[str, Row] = {
     ),
     "dpo": Row("DPO", _trained("dpo", objective="dpo"), True, "method"),
     "rloo": Row("RLOO on verdicts", _trained("rloo", objective="rloo"), True, "method"),
+    "sft-rloo": Row(
+        "SFT, anchored, then RLOO on verdicts",
+        _trained("sft-rloo", after="sft", objective="rloo", learning_rate=AFTER_RATE),
+        True,
+        "method",
+    ),
     "reward": Row(
         "RLOO on a learned reward",
         _trained("reward", objective="rloo", reward="learned"),
@@ -345,5 +372,5 @@ ROWS: dict[str, Row] = {
     ),
 }
 NEEDS = {"arithmetic": "donor", "cross": "cross_teacher", "cross-varied": "cross_teacher"}
-ASIDE = (*NEEDS, "shown", "grpo", "reward")  # need more, or say little beside another
+ASIDE = (*NEEDS, "shown", "grpo", "reward", "sft-rloo")  # need more, or say little beside another
 DEFAULT_ROWS = tuple(name for name in ROWS if name not in ASIDE)

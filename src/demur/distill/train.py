@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from demur.checkpoint import LowRank, open_checkpoint
 from demur.console import Narrator
 from demur.distill import whole
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Distilled, Objective, Supervised
 from demur.distill.recipe import Recipe, lesson_order, trained_layers
 from demur.distill.steps import complete_checkpoints, progress_of, quick_arithmetic, trainer_of
+from demur.distill.warm_start import begin_from
 from demur.errors import TrainingError
 from demur.models.chat_model import ChatModel
 from demur.run.folder import require_room, room_on_disk
@@ -78,6 +80,7 @@ def train(
     folder: Path,
     narrator: Narrator,
     objective: Objective | None = None,
+    start: Mapping[str, LowRank] | None = None,
 ) -> tuple[Any, list[Path]]:
     """Train LoRA weights on `lessons`, or the student's own (`recipe.full`).
 
@@ -85,14 +88,15 @@ def train(
         chat: the student; its model is changed, and with LoRA wrapped.
         folder: where checkpoints go, and from where a broken-off training goes on.
         objective: what a step makes smaller; by default supervised fine-tuning on the lessons.
+        start: a low-rank change that LoRA begins as, by the tensor's name on disk.
 
     Returns:
         The model that was trained, by PEFT where LoRA was, and the checkpoints' folders, first to
         last.
 
     Raises:
-        TrainingError: fewer lessons than a batch, a loss that is no number, or too little memory
-            for full fine-tuning.
+        TrainingError: fewer lessons than a batch, a loss that is no number, too little memory for
+            full fine-tuning, or a start that does not fit what is trained.
         ValueError: preference lessons without references.
     """
     import torch
@@ -119,11 +123,15 @@ def train(
         require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
         narrator.say(f"  all weights of {len(layers)} layers are trained: {count / 1e6:.1f} M")
     else:
-        model = _with_lora(chat.model, layers, recipe)
+        model = with_lora(chat.model, layers, recipe)
     with launched().leader_first(on_cpu=chat.placement.device == "cpu"):
         known = complete_checkpoints(folder)
-    if recipe.informed and not recipe.full and not known:
-        _inform(model, lessons, recipe, narrator)
+    if not recipe.full and not known:
+        if start is not None:
+            count = begin_from(model, start, open_checkpoint(chat.folder).tensors)
+            narrator.say(f"  {count} adapters begin with what an earlier run taught them")
+        elif recipe.informed:
+            _inform(model, lessons, recipe, narrator)
     every = max(1, math.ceil(steps / recipe.checkpoints))
     last = steps  # the Trainer saves at the end whatever the interval
     if not known or int(known[-1].name.split("-")[1]) < last:
@@ -146,7 +154,8 @@ def train(
     return model, complete_checkpoints(folder)
 
 
-def _with_lora(model: Any, layers: Sequence[int], recipe: Recipe) -> Any:
+def with_lora(model: Any, layers: Sequence[int], recipe: Recipe) -> Any:
+    """Return the model wrapped by PEFT, LoRA on every projection of these layers."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

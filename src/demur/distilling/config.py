@@ -14,7 +14,8 @@ GUIDE = Literal["decided", "shown", "instructed", "hinted"]
 REWARD = Literal["verdicts", "learned"]
 REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85,)
-ADDED = ("full", "full_learning_rate", "reward")  # choices that earlier runs did not have
+# choices that earlier runs did not have
+ADDED = ("full", "full_learning_rate", "reward", "from_patch")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class DistillConfig(TreatmentConfig):
         full: train all weights of the layers in place of a low-rank change; with first_layer 0 and
             last_layer 1 those outside the layers too.
         full_learning_rate: of AdamW, in place of learning_rate, where all weights are trained.
+        from_patch: a patch of this model, as an earlier run wrote it, that training goes on from,
+            for instance with rloo where sft has taught first.
         rank: rank of the low-rank patch.
         informed: requests a side from which training's first directions are drawn; 0 for random.
         first_layer: where training begins, as a fraction of the model's depth.
@@ -89,6 +92,7 @@ class DistillConfig(TreatmentConfig):
     train_texts: Annotated[int, TRAINING] = 64
     full: Annotated[bool, TRAINING] = False
     full_learning_rate: Annotated[float, TRAINING] = 3e-5
+    from_patch: Annotated[str | None, TRAINING] = None
     rank: Annotated[int, TRAINING] = 8
     informed: Annotated[int, TRAINING] = 200
     first_layer: Annotated[float, TRAINING] = 0.4
@@ -135,6 +139,8 @@ class DistillConfig(TreatmentConfig):
         self._require("on_policy", "from 0 to 1", 0 <= self.on_policy <= 1)
         self._require("divergence", "from 0 to 1", 0 <= self.divergence <= 1)
         self._require("samples", "at least 3", self.samples >= 3)
+        alone = not (self.from_patch and self.full)
+        self._require("from_patch", "left out where all weights are trained", alone)
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
 
     def identity(self) -> dict[str, Any]:

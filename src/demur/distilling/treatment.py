@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from demur.checkpoint import LowRank
 from demur.distill.choose import Candidate
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective
@@ -15,6 +16,7 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.logits import FACT as LOGITS
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import REWARD, prepare
+from demur.distilling.start import read_start, require_start
 from demur.errors import ConfigError
 from demur.judge.names import Means
 from demur.measure.allowance import Payment
@@ -51,7 +53,8 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
         means: how a teacher behind an endpoint is asked.
 
     Raises:
-        ConfigError: a batch cannot be divided among the processes that were launched.
+        ConfigError: a batch cannot be divided among the processes that were launched, or the patch
+            to begin from was trained on test prompts.
         DemurError: there is no such teacher.
     """
     count = launched().count
@@ -60,6 +63,7 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
             f"A batch of {config.batch} lessons cannot be divided among {count} processes.",
             f"Give a --batch that is a multiple of {count}, or launch another number of them.",
         )
+    require_start(config)
     means = means or Means()
     found = teacher_of(config, means)
 
@@ -151,6 +155,7 @@ def teach(
     means: Means | None = None,
     prepare: Prepare = prepare,
     phases: str = "",
+    start: Mapping[str, LowRank] | None = None,
 ) -> Taught:
     """Make lessons, train and choose; leaves the chosen delta in `chat.model`.
 
@@ -161,8 +166,10 @@ def teach(
         found, means: the teacher of refusals, and how it is asked where it is behind an endpoint.
         prepare: makes of the run's lessons what is trained on, and by which objective.
         phases: what the phases' names end in, where a run teaches more than once.
+        start: a change that training begins from, in place of the patch that `config` names.
 
     Raises:
+        ConfigError: the patch to begin from is another model's, or was trained on test prompts.
         TrainingError: there is too little to train on, or a loss that is no number.
         SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
@@ -172,13 +179,16 @@ def teach(
     journal, recipe = context.folder.journal, recipe_of(config)
     probes = choosing_probes(config, splits)
     _require_possible(context, chat, recipe)
+    start = read_start(config, context.base_hash) if start is None else start
     processes, on_cpu = launched(), context.on_cpu
     with processes.leader_first(on_cpu=on_cpu), context.phase(f"Making lessons{phases}"):
         made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
         diverging = divergence_of_candidates(config, context, chat, probes)
     with context.phase(f"{TRAINING}{phases}"):
-        trained, checkpoints = train(chat, lessons, recipe, folder, context.narrator, objective)
+        trained, checkpoints = train(
+            chat, lessons, recipe, folder, context.narrator, objective, start
+        )
     chat.model = trained
     processes.part(on_cpu=on_cpu)
     if processes.follows:
@@ -262,7 +272,10 @@ def _steps(
 
 
 def _changed(config: DistillConfig) -> str:
-    return "All weights" if config.full else f"A low-rank change (rank {config.rank})"
+    if config.full:
+        return "All weights"
+    begun = ", begun as that of an earlier run" if config.from_patch else ""
+    return f"A low-rank change (rank {config.rank}{begun})"
 
 
 def _trained_to(config: DistillConfig, context: Context) -> str:

@@ -13,11 +13,11 @@ from pathlib import Path
 from demur.checkpoint import apply_patch, read_patch
 from demur.errors import DemurError
 from demur.graft.wanted import NothingToGive
-from demur.grafting.apart import require_apart
 from demur.grafting.config import GraftConfig
 from demur.models.family import Family, check_family
 from demur.models.lineage import lineage_of
 from demur.models.resolve import ResolvedModel, resolve
+from demur.treating.apart import require_apart
 from demur.treating.stages import Context
 
 DONOR = "donor"
@@ -55,11 +55,11 @@ def find_relatives(config: GraftConfig, context: Context, *, offline: bool = Fal
     """
     base = config.base
     if config.donor.endswith(".safetensors") and Path(config.donor).is_file():
-        require_apart(config, Path(config.donor))
+        require_apart(config, Path(config.donor), f"donor {config.donor}")
         donor, base = _patched(Path(config.donor), base, context, offline)
     else:
         donor = _resolved(config.donor, context, offline).folder
-        require_apart(config, donor)
+        require_apart(config, donor, f"donor {config.donor}")
     found = None if base is None else _resolved(base, context, offline).folder
     if found is None:
         found, base = _named_by_card(donor, context, offline)

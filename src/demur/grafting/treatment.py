@@ -16,7 +16,6 @@ from demur.graft.front import measure_point
 from demur.graft.oracle import Oracle, Settings
 from demur.graft.utility import UNTOUCHED
 from demur.graft.wanted import NothingToGive, Wanted
-from demur.grafting.apart import TaughtTheTest
 from demur.grafting.config import GraftConfig
 from demur.grafting.facts import facts_of
 from demur.grafting.modes import MODES, Found
@@ -30,6 +29,7 @@ from demur.models.family import NotRelatives
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
+from demur.treating.apart import TaughtTheTest
 from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import (
     Context,

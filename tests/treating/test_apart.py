@@ -11,9 +11,9 @@ from tests.tiny import tiny_llama
 
 from demur.checkpoint import LowRank, apply_patch, make_patch, open_checkpoint
 from demur.distilling.config import DistillConfig
-from demur.grafting.apart import TaughtTheTest, require_apart
 from demur.grafting.config import GraftConfig
 from demur.grafting.treatment import UNFIT
+from demur.treating.apart import TaughtTheTest, require_apart
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,16 @@ def test_a_donor_of_another_seed_was_taught_what_is_reported_from(
     model = apply_patch(base, patch, tmp_path / "model").folder
     for donor in (patch, model):
         with pytest.raises(TaughtTheTest, match="trained with the seed 1") as failed:
-            require_apart(GraftConfig("other", donor=str(donor)), donor)
+            require_apart(GraftConfig("other", donor=str(donor)), donor, "donor x")
         assert failed.value.remedy == "Give --seed 1."
-        require_apart(GraftConfig("other", donor=str(donor), seed=1), donor)
-        require_apart(GraftConfig("other", donor=str(donor), pairs="mine.jsonl"), donor)
+        require_apart(GraftConfig("other", donor=str(donor), seed=1), donor, "donor x")
+        require_apart(GraftConfig("other", donor=str(donor), pairs="mine.jsonl"), donor, "donor x")
     assert issubclass(TaughtTheTest, UNFIT)  # `demur align` then looks for another way
 
 
 def passes(donor: Path) -> bool:
     try:
-        require_apart(GraftConfig("other", donor=str(donor), seed=3), donor)
+        require_apart(GraftConfig("other", donor=str(donor), seed=3), donor, "donor x")
     except TaughtTheTest:
         return False
     return True
