@@ -11,14 +11,21 @@ from tests.small_run import ENVIRONMENT, SOURCES
 
 
 def together(
-    folder: Path, *arguments: str, count: int = 2
+    folder: Path, *arguments: str, count: int = 2, divided: bool = False
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Run Python with these arguments in each process, and return them by rank."""
+    """Run Python with these arguments in each process, and return them by rank.
+
+    Args:
+        divided: whether they are told to, as by `accelerate launch --use_fsdp`, which cannot be had
+            for CPUs.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     path = f"{SOURCES.parent}:{ENVIRONMENT['PYTHONPATH']}"
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if divided:
+        shared["ACCELERATE_USE_FSDP"] = "true"
     begun = [
         subprocess.Popen(
             [sys.executable, *arguments],

@@ -1,4 +1,5 @@
-"""One run by two processes over gloo: the same weights as by one, and one voice."""
+"""One run by two processes over gloo, each with the model or a share of it: the same weights as by
+one, and one voice."""
 
 from __future__ import annotations
 
@@ -10,21 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.distill.students import Lenient
 from tests.processes import together
-from tests.small_run import demur, prepare
+from tests.small_run import prepare
 
+from demur.checkpoint import read_patch
+from demur.cli import entry
 from demur.distilling.config import DistillConfig
 from demur.distilling.treatment import distilling
 from demur.errors import ConfigError
 from demur.grafting.config import GraftConfig
 from demur.run.folder import RunFolder
 from demur.run.processes import Processes, launched, require_sharing
+from demur.treating import pipeline
+from demur.treating.pipeline import PATCH
 
 OPTIONS = shlex.split(
     "--pairs pairs.jsonl --ordinary ordinary.jsonl --train-pairs 16 --train-ordinary 8 "
     "--test-pairs 4 --test-ordinary 4 --validation-pairs 4 --prefill 2 --checkpoints 2 "
     "--text-tokens 200 --answer-tokens 4 --longest 300 --batch 8 --micro-batch 4 --train-texts 2 "
-    "--sample-tokens 4 --device cpu --dtype float32"
+    "--sample-tokens 4 --epochs 3 --device cpu --dtype float32"
 )
 
 
@@ -41,25 +47,66 @@ def trained(run: Path) -> list[dict[str, Any]]:
     return [load_file(path) for path in found]
 
 
-def test_two_processes_come_to_what_one_comes_to(place: Path) -> None:
-    command = ["-m", "demur", "distill", "tiny", *OPTIONS]
-    alone = demur(place, *command[2:], "--run", "one")
-    assert alone.returncode == 0, alone.stderr[-2000:]
-    leader, follower = together(place, *command, "--run", "both")
+def same(place: Path, one: str, both: str) -> None:
+    """Assert that two runs trained the same weights, and that these have moved."""
+    expected, found = trained(place / one), trained(place / both)
+    assert len(found) == len(expected) == 2
+    for first, second in zip(expected, found, strict=True):
+        assert first.keys() == second.keys()
+        for tensor in first:
+            assert np.allclose(first[tensor], second[tensor], rtol=1e-3, atol=2e-5), tensor
+    learnt = [one for name, one in expected[-1].items() if "lora_B" in name]
+    assert all(abs(one).max() > 4e-4 for one in learnt)  # far beyond what may differ
+
+
+# The command line, with a judge to whom a tiny model's babble is an answer.
+LENIENT = "from tests.distilling.test_several_processes import lenient; lenient()"
+COMMAND = ("-c", LENIENT, "distill", "tiny", *OPTIONS)
+
+
+def lenient() -> None:
+    pipeline.OpeningJudge = Lenient  # type: ignore[misc]
+    entry()
+
+
+def one_process(place: Path, *options: str) -> None:
+    (ended,) = together(place, *COMMAND, *options, count=1)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> str:
+    one_process(place, "--run", "one")
+    return "one"
+
+
+def test_two_processes_come_to_what_one_comes_to(place: Path, alone: str) -> None:
+    leader, follower = together(place, *COMMAND, "--run", "both")
     assert leader.returncode == follower.returncode == 0, leader.stderr + follower.stderr
     assert "the report is" in leader.stderr
     assert "Training" not in follower.stderr and not follower.stdout
-    expected, found = trained(place / "one"), trained(place / "both")
-    assert len(found) == len(expected) == 2
-    for one, two in zip(expected, found, strict=True):
-        assert one.keys() == two.keys()
-        for tensor in one:
-            assert np.allclose(one[tensor], two[tensor], rtol=1e-3, atol=2e-5), tensor
+    same(place, alone, "both")
     log = (place / "both" / "run.log").read_text(encoding="utf-8")
     assert log.count("== Making lessons") == log.count("== Training") == 1
     assert (place / "both" / "result.json").exists()
     states = {path.name for path in (place / "both").glob("training/*/rng_state*")}
     assert states == {"rng_state_0.pth", "rng_state_1.pth"}
+
+
+def test_a_model_that_is_divided_comes_to_the_same(place: Path, alone: str) -> None:
+    leader, follower = together(place, *COMMAND, "--run", "shares", divided=True)
+    assert leader.returncode == follower.returncode == 0, leader.stderr + follower.stderr
+    same(place, alone, "shares")
+    first, second = (read_patch(place / run / PATCH).manifest for run in (alone, "shares"))
+    assert [one.tensor for one in first.entries] == [one.tensor for one in second.entries]
+
+
+def test_preferences_are_learnt_by_a_model_that_is_divided(place: Path) -> None:
+    options = ("--objective", "dpo", "--run")
+    one_process(place, *options, "dpo")
+    leader, follower = together(place, *COMMAND, *options, "dpo-shares", divided=True)
+    assert leader.returncode == follower.returncode == 0, leader.stderr + follower.stderr
+    same(place, "dpo", "dpo-shares")
 
 
 @pytest.fixture
@@ -80,11 +127,40 @@ def test_what_several_processes_cannot_do_is_said(two: pytest.MonkeyPatch) -> No
     require_sharing("distill", DistillConfig.parallel)
     with pytest.raises(ConfigError, match="`demur graft` is the work of one process, and 2 were"):
         require_sharing("graft", GraftConfig.parallel)
-    two.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match=r"divide the model among them \(FSDP\)"):
+    two.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match="by DeepSpeed") as failed:
         require_sharing("distill", DistillConfig.parallel)
+    assert "--use_fsdp" in failed.value.remedy
     two.setenv("WORLD_SIZE", "1")
     require_sharing("graft", GraftConfig.parallel)
+
+
+def test_fsdp_becomes_a_matter_of_demurs_own(two: pytest.MonkeyPatch) -> None:
+    two.setenv("DEMUR_DIVIDED", "0")  # put back at the end, with what is set below
+    two.setenv("ACCELERATE_USE_FSDP", "true")
+    assert launched() == Processes(1, 2, 1, divided=True)
+    require_sharing("distill", DistillConfig.parallel)
+    assert "ACCELERATE_USE_FSDP" not in os.environ  # accelerate would divide LoRA's weights too
+    assert launched().divided
+    two.setenv("WORLD_SIZE", "1")
+    assert not launched().divided
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"objective": "rloo"}, "and not by rloo"),
+        ({"objective": "logits"}, "and not by logits"),
+        ({"full": True}, "and not for all weights"),
+    ],
+)
+def test_trainings_that_cannot_be_divided_are_said(
+    two: pytest.MonkeyPatch, choices: dict[str, Any], said: str
+) -> None:
+    two.setenv("DEMUR_DIVIDED", "1")
+    distilling(DistillConfig("tiny", objective="dpo"))
+    with pytest.raises(ConfigError, match=said):
+        distilling(DistillConfig("tiny", **choices))
 
 
 def test_a_batch_that_cannot_be_divided_is_said(two: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@
 
 Answers end at the right edge, so that one slice of the logits holds all of them. With `pairs`, the
 rejected answers of the batch's lessons are rows of their own, below the others. Where several
-answers follow one request, it is read once, as a *stem* that they branch from.
+answers follow one request, it is read once, as a *stem* that they branch from (unless `branch` is
+off, since that takes a forward pass that other batches do without).
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ class Collator:
         texts: Sequence[Lesson] = (),
         *,
         pairs: bool = False,
+        branch: bool = True,
     ) -> None:
         self.lessons = lessons
         self.shared = shared
         self.texts = texts
         self.pairs = pairs
+        self.branch = branch
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return tensors for an `Objective` from rows that name lessons and texts."""
@@ -49,7 +52,7 @@ class Collator:
         prompts = {prompt: place for place, prompt in enumerate(distinct)}
         seen = torch.ones((len(lessons), self.shared), dtype=torch.long)
         begin, stems = self.shared, {}
-        if self.shared and len(prompts) < len(lessons):
+        if self.branch and self.shared and len(prompts) < len(lessons):
             of = torch.tensor([prompts[lesson.prompt] for lesson in lessons])
             tokens = [prompt[self.shared : -1] for prompt in prompts]
             ids, mask, positions = _left_padded(tokens, seen[: len(prompts)])

@@ -76,7 +76,7 @@ def last_token_inputs(model: Any, modules: dict[str, Any], requests: Sequence[An
     try:
         shared = common_prefix(requests)
         longest = max(map(len, requests))
-        with torch.inference_mode():
+        with torch.no_grad():  # weights gathered in inference mode could not be trained with later
             cache = shared_cache(model, requests[0][:shared], longest)
             for indices in plan([len(request) - shared for request in requests], ROWS, alike=True):
                 rows = [requests[index] for index in indices]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.console import Narrator
+from demur.distill.divided import frozen_names
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective
 from demur.distill.recipe import Recipe, micro_batch
@@ -174,6 +175,8 @@ def _arguments(chat: ChatModel, recipe: Recipe, steps: int, folder: Path) -> Any
 def _rows(order: Sequence[int], texts: int, recipe: Recipe) -> Any:
     """Return a data set of the lessons' places, with a text's place in every other step.
 
+    One process reads it, but for a divided student: all then make the same forward passes.
+
     Args:
         texts: how many there are.
     """
@@ -181,8 +184,15 @@ def _rows(order: Sequence[int], texts: int, recipe: Recipe) -> Any:
 
     from demur.distill.trainer import TEXT_EVERY
 
+    processes = launched()
+    readers = processes.count if processes.divided else 1
+    at_once = micro_batch(recipe, processes.count)  # processes take them in turn
     turns = range(0, len(order), recipe.batch * TEXT_EVERY) if texts else ()
-    text = {place: turn % texts for turn, place in enumerate(turns)}
+    text = {
+        place + reader * at_once: turn % texts
+        for turn, place in enumerate(turns)
+        for reader in range(readers)
+    }
     return Dataset.from_dict(
         {
             "lesson": list(order),
@@ -209,6 +219,7 @@ def trainer_of(
         folder: where checkpoints go.
     """
     import torch
+    from torch.nn.parallel import DistributedDataParallel
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from demur.distill.collate import Collator, shared_prefix
@@ -218,12 +229,20 @@ def trainer_of(
     processes = launched()
     if chat.tokenizer.pad_token is None:
         chat.tokenizer.pad_token = chat.tokenizer.eos_token
+    if processes.divided:
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+            model, frozen_names(model)
+        )
     trainer = RefusalTrainer(
         model=model,
         args=_arguments(chat, recipe, len(order) // recipe.batch, folder),
         train_dataset=_rows(order, len(texts), recipe),
         data_collator=Collator(
-            lessons, shared_prefix(chat.model, lessons), texts, pairs=objective.name == "dpo"
+            lessons,
+            shared_prefix(chat.model, lessons),
+            texts,
+            pairs=objective.name == "dpo",
+            branch=not processes.divided,
         ),
         processing_class=chat.tokenizer,
         optimizers=(optimizer_of(model, recipe), None),
@@ -232,7 +251,8 @@ def trainer_of(
     if recipe.full:
         trainer.whole = {name: one for name, one in model.named_parameters() if one.requires_grad}
     # A step's one text is read by one process, and gradients are averaged over all of them.
-    trainer.text_weight = recipe.keep_weight * TEXT_WEIGHT * processes.count
+    alone = 1 if processes.divided else processes.count
+    trainer.text_weight = recipe.keep_weight * TEXT_WEIGHT * alone
     if processes.follows:  # each draws other numbers where the student writes
         torch.manual_seed(recipe.seed + processes.rank)
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself

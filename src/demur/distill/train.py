@@ -112,18 +112,16 @@ def train(
             f"There are {len(lessons)} lessons, fewer than one batch of {recipe.batch}.",
             "Give more prompts, or lower --batch.",
         )
-    depth = int(chat.model.config.get_text_config().num_hidden_layers)
-    layers = trained_layers(depth, recipe)
     set_seed(recipe.seed)
     if recipe.full:
-        model = chat.model
+        model, layers = chat.model, trained_layers(_depth(chat.model), recipe)
         dtypes = {name: one.dtype for name, one in model.named_parameters()}
         trained = whole.begin(model, layers)
         count = sum(one.numel() for one in trained.values())
         require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
         narrator.say(f"  all weights of {len(layers)} layers are trained: {count / 1e6:.1f} M")
     else:
-        model = with_lora(chat.model, layers, recipe)
+        model = wrapped(chat.model, recipe)
     with launched().leader_first(on_cpu=chat.placement.device == "cpu"):
         known = complete_checkpoints(folder)
     if not recipe.full and not known:
@@ -154,8 +152,12 @@ def train(
     return model, complete_checkpoints(folder)
 
 
-def with_lora(model: Any, layers: Sequence[int], recipe: Recipe) -> Any:
-    """Return the model wrapped by PEFT, LoRA on every projection of these layers."""
+def _depth(model: Any) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def wrapped(model: Any, recipe: Recipe) -> Any:
+    """Return the model wrapped by PEFT, LoRA on every projection of the layers that are trained."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -163,7 +165,7 @@ def with_lora(model: Any, layers: Sequence[int], recipe: Recipe) -> Any:
         lora_alpha=recipe.rank,
         lora_dropout=0.0,
         target_modules=target_modules(model),
-        layers_to_transform=list(layers),
+        layers_to_transform=trained_layers(_depth(model), recipe),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -34,6 +34,9 @@ from demur.treating.stages import (
 
 TRAINING = "Training"
 CHOOSING = "Choosing the stopping point and the strength on validation prompts"
+# Objectives of which every process makes the same forward passes; where a student writes in
+# training, one process would be done with it before another.
+DIVISIBLE = ("sft", "dpo")
 Prepare = Callable[
     [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
 ]
@@ -53,8 +56,8 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
         means: how a teacher behind an endpoint is asked.
 
     Raises:
-        ConfigError: a batch cannot be divided among the processes that were launched, or the patch
-            to begin from was trained on test prompts.
+        ConfigError: a batch cannot be divided among the processes that were launched, or the model
+            not for such a training; or the patch to begin from was trained on test prompts.
         DemurError: there is no such teacher.
     """
     count = launched().count
@@ -64,6 +67,13 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
             f"Give a --batch that is a multiple of {count}, or launch another number of them.",
         )
     require_start(config)
+    if launched().divided and (config.objective not in DIVISIBLE or config.full):
+        raise ConfigError(
+            "The processes were launched to divide the model among them (FSDP), which can be done "
+            f"for a low-rank change by {' or '.join(DIVISIBLE)}, and not "
+            + ("for all weights." if config.full else f"by {config.objective}."),
+            "Choose so, or launch them without FSDP: each then holds the whole model.",
+        )
     means = means or Means()
     found = teacher_of(config, means)
 
@@ -174,7 +184,8 @@ def teach(
         SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
     from demur.distill.choose import choose, put
-    from demur.distill.train import train
+    from demur.distill.divided import divided, release
+    from demur.distill.train import train, wrapped
 
     journal, recipe = context.folder.journal, recipe_of(config)
     probes = choosing_probes(config, splits)
@@ -186,13 +197,18 @@ def teach(
         lessons, objective = prepare(config, context, chat, made, recipe)
         diverging = divergence_of_candidates(config, context, chat, probes)
     with context.phase(f"{TRAINING}{phases}"):
-        trained, checkpoints = train(
-            chat, lessons, recipe, folder, context.narrator, objective, start
+        held = divided(chat, config.trust_remote_code) if processes.divided else chat
+        chat.model, checkpoints = train(
+            held, lessons, recipe, folder, context.narrator, objective, start
         )
-    chat.model = trained
+        del held
+        if processes.divided:
+            release(chat)
     processes.part(on_cpu=on_cpu)
     if processes.follows:
         raise SystemExit(0)
+    if processes.divided:
+        chat.model = wrapped(context.load(context.resolved.folder, context.base_hash).model, recipe)
     with context.phase(f"{CHOOSING}{phases}"):
         chosen, tried = choose(
             chat,
@@ -214,7 +230,7 @@ def teach(
             )
         if payment := allowance(config).payment(chosen, tried):
             context.narrator.say(f"  {payment.sentence}")
-    put(trained, chosen.checkpoint, chosen.strength)
+    put(chat.model, chosen.checkpoint, chosen.strength)
     return Taught(chosen, tuple(tried))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from demur.errors import ModelError, PromptError
 from demur.models.device import Placement
 from demur.models.memory import keep_freed_memory
+from demur.models.skeleton import without_weights
 from demur.run.journal import content_key
 from demur.run.processes import launched
 
@@ -181,7 +182,44 @@ def _device_map(placement: Placement) -> Any:
     if placement.device != "cuda":
         return None
     processes = launched()
-    return {"": processes.local} if processes.several else "auto"
+    alone = not processes.several or processes.divided
+    return "auto" if alone else {"": processes.local}
+
+
+def load_weights(
+    folder: Path, placement: Placement, device_map: Any = None, *, trust_remote_code: bool = False
+) -> Any:
+    """Return the model of a folder, ready to be asked and none of it trainable.
+
+    Args:
+        device_map: where its weights go, as transformers has it; by default the CPU.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, placement.dtype),
+        trust_remote_code=trust_remote_code,
+        device_map=device_map,
+    )
+    model.eval()
+    model.requires_grad_(False)
+    return model
+
+
+def _load(folder: Path, placement: Placement, trust_remote_code: bool) -> Any:
+    """Return the model of a folder; its shape alone where another process asks it."""
+    from transformers import GenerationConfig
+
+    processes = launched()
+    if not (processes.divided and processes.follows):
+        device_map = _device_map(placement)
+        return load_weights(folder, placement, device_map, trust_remote_code=trust_remote_code)
+    model = without_weights(folder, trust_remote_code=trust_remote_code)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.eval()
 
 
 def load_chat_model(
@@ -200,9 +238,8 @@ def load_chat_model(
     Raises:
         ModelError: transformers cannot read the model or the tokenizer.
     """
-    import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -212,12 +249,7 @@ def load_chat_model(
     label = name or folder.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, placement.dtype),
-            trust_remote_code=trust_remote_code,
-            device_map=_device_map(placement),
-        )
+        model = _load(folder, placement, trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -227,8 +259,6 @@ def load_chat_model(
     if placement.device == "mps":
         model.to("mps")
     choose_template(tokenizer, label, chat_template)
-    model.eval()
-    model.requires_grad_(False)
     return ChatModel(
         folder,
         model,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from demur.checkpoint import open_checkpoint, read_patch, write_adapter
-from demur.errors import CheckpointError, ModelError
+from demur.errors import CheckpointError
 from demur.models.anatomy import DiskNames
+from demur.models.skeleton import without_weights
 
 MATRIX = ".weight"
 
@@ -37,7 +38,7 @@ def patch_to_adapter(
     """
     from transformers.pytorch_utils import Conv1D
 
-    model = _without_weights(folder, trust_remote_code)
+    model = without_weights(folder, trust_remote_code=trust_remote_code)
     tensors = open_checkpoint(folder).tensors
     names = DiskNames(model, {name: one.shape for name, one in tensors.items()})
     modules: dict[str, str] = {}
@@ -69,19 +70,3 @@ def _is_linear(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, torch.nn.Linear | Conv1D)
-
-
-def _without_weights(folder: Path, trust_remote_code: bool) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"transformers cannot build {folder.name} ({reason}).",
-            "Check that the folder holds a causal language model with its config.json.",
-        ) from error

@@ -23,7 +23,8 @@ PATIENCE = timedelta(days=7)  # the leader's other work may take that long
 COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 LOCALS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
-SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+DIVIDED = "DEMUR_DIVIDED"  # what FSDP becomes, since accelerate would divide the model its own way
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Processes:
         rank: its number; 0 leads.
         count: how many there are.
         local: its number on this machine, which is that of its GPU.
+        divided: whether they hold a student that is trained in shares (`distill.divided`).
     """
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    divided: bool = False
 
     @property
     def several(self) -> bool:
@@ -90,7 +93,9 @@ class Processes:
 def launched() -> Processes:
     """Return what this process is, by its environment."""
     count = _number(COUNTS) or 1
-    return Processes(_number(RANKS), count, _number(LOCALS)) if count > 1 else Processes()
+    if count == 1:
+        return Processes()
+    return Processes(_number(RANKS), count, _number(LOCALS), _is_set(FSDP) or _is_set(DIVIDED))
 
 
 def _number(names: tuple[str, ...]) -> int:
@@ -99,15 +104,21 @@ def _number(names: tuple[str, ...]) -> int:
     return next((int(one) for one in said if one.isdecimal()), 0)
 
 
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
 def require_sharing(command: str, shares: bool) -> None:
     """Check that a command can be run by the processes that were launched.
+
+    From then on FSDP is demur's own matter, and neither transformers nor accelerate hear of it.
 
     Args:
         command: as the user wrote it, for the error.
         shares: whether several processes may run it together.
 
     Raises:
-        ConfigError: it cannot, or they were told to divide the model among them.
+        ConfigError: it cannot, or they were told to divide the model in a way that is not known.
     """
     if not launched().several:
         return
@@ -116,13 +127,15 @@ def require_sharing(command: str, shares: bool) -> None:
             f"`demur {command}` is the work of one process, and {launched().count} were launched.",
             "Run it without accelerate launch or torchrun; distill and align can be launched so.",
         )
-    for variable, name in SHARDING.items():
-        if os.environ.get(variable, "").lower() in ("1", "true"):
-            raise ConfigError(
-                f"The processes were launched to divide the model among them ({name}), and "
-                "each needs the whole model here.",
-                f"Launch them without {name}: each then trains on its share of every step.",
-            )
+    if _is_set(DEEPSPEED):
+        raise ConfigError(
+            "The processes were launched to divide the model among them by DeepSpeed.",
+            "Launch them with --use_fsdp --fsdp_version 2, or without either: each then holds the "
+            "whole model and trains on its share of every step.",
+        )
+    if _is_set(FSDP):
+        del os.environ[FSDP]
+        os.environ[DIVIDED] = "1"
 
 
 def require_gpu(there: int) -> None:

@@ -40,7 +40,7 @@ def anatomy_of(model: Any, checkpoint: Checkpoint | None = None) -> Anatomy:
     config = model.config.get_text_config()
     readers = [
         LayerReader(block, path, config.hidden_size, config.num_attention_heads)
-        for path, block in _blocks(model, config.num_hidden_layers)
+        for path, block in _named_layers(model)
     ]
     modules = tuple(
         _module(index, kind, reader.found[kind], names)
@@ -61,11 +61,20 @@ def anatomy_of(model: Any, checkpoint: Checkpoint | None = None) -> Anatomy:
     )
 
 
-def _blocks(model: Any, count: int) -> list[tuple[str, Any]]:
-    """Return the decoder layers by name: the decoder's own list of as many modules."""
+def decoder_layers(model: Any) -> list[Any]:
+    """Return the modules of a causal language model's layers, in order.
+
+    Raises:
+        ModelError: they are not found.
+    """
+    return [layer for _, layer in _named_layers(model)]
+
+
+def _named_layers(model: Any) -> list[tuple[str, Any]]:
+    """Return the layers by name: the decoder's own list of as many modules."""
     import torch
 
-    decoder = model.get_decoder()
+    decoder, count = model.get_decoder(), model.config.get_text_config().num_hidden_layers
     lists = [
         (name, child)
         for name, child in decoder.named_children()
