@@ -14,6 +14,7 @@ from tests.tiny import tiny_llama
 
 from demur.distill.divided import divide, divided, frozen_names
 from demur.distill.recipe import Recipe
+from demur.distill.sampling import rollout
 from demur.distill.train import wrapped
 from demur.distill.untouched import untouched
 from demur.models.anatomy import decoder_layers
@@ -44,6 +45,13 @@ def asked(peft: Any) -> dict[str, Any]:
         return {**found, "logits": logits.detach(), "before": before(IDS).logits}
 
 
+def written(peft: Any) -> list[tuple[int, ...]]:
+    """Return what a model writes to this process's own requests, far shorter in one of the two."""
+    rank = launched().rank
+    torch.manual_seed(rank)
+    return rollout(peft, [(5, 9, 14 + rank), (8, 2)], 9 if rank else 2, frozenset({2}))
+
+
 def share_of(model: Any) -> float:
     """Return how much of the layers' weights lies in this process."""
     weights = [one for layer in decoder_layers(model) for one in layer.parameters()]
@@ -67,6 +75,7 @@ def both(place: str) -> None:
         for what, one in expected.items():
             torch.testing.assert_close(found[what], one, msg=f"{name}: {what}")
         assert not any("lora_" in one for one in frozen_names(peft))
+        assert written(peft) == written(taught(deepcopy(tiny(name))))
     chat = load_chat_model(Path(place), CPU, weights="w")
     print(chat.model.device.type)
     whole = tiny_from(Path(place))

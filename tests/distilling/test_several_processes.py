@@ -101,6 +101,13 @@ def test_a_model_that_is_divided_comes_to_the_same(place: Path, alone: str) -> N
     assert [one.tensor for one in first.entries] == [one.tensor for one in second.entries]
 
 
+def test_a_model_that_is_divided_is_reinforced(place: Path) -> None:
+    options = ("--objective", "rloo", "--run", "rloo-shares")
+    leader, follower = together(place, *COMMAND, *options, divided=True)
+    assert leader.returncode == follower.returncode == 0, leader.stderr + follower.stderr
+    assert "training steps" in leader.stderr and len(trained(place / "rloo-shares")) == 2
+
+
 def test_preferences_are_learnt_by_a_model_that_is_divided(place: Path) -> None:
     options = ("--objective", "dpo", "--run")
     one_process(place, *options, "dpo")
@@ -149,8 +156,8 @@ def test_fsdp_becomes_a_matter_of_demurs_own(two: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"objective": "rloo"}, "and not by rloo"),
-        ({"objective": "logits"}, "and not by logits"),
+        ({"objective": "rloo", "reward": "learned"}, "and not for a learned reward"),
+        ({"objective": "logits"}, "and not for logits"),
         ({"full": True}, "and not for all weights"),
     ],
 )

@@ -6,7 +6,8 @@
 Requests are left-padded behind the prefix that all chats share and read once, however many answers
 are drawn to each; rows that have ended leave the batch. Draws come from torch's own generator on
 the CPU, one number a row and token: they are the same on every device, and a training that goes on
-from a checkpoint, which holds the generator's state, draws what it would have drawn.
+from a checkpoint, which holds the generator's state, draws what it would have drawn. A student that
+is divided among processes is asked by all of them until the last is done.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from demur.models.forward import (
     rows_can_leave,
     shared_cache,
 )
+from demur.run.processes import launched
 
 
 def sample(
@@ -107,6 +109,7 @@ def _written(
     import torch
 
     written: list[list[int]] = [[] for _ in most]
+    processes, last = launched(), context_length(model) - 1
     with torch.no_grad(), without_dropout(model):
         cache = shared_cache(model, requests[0][:shared], max(map(len, requests)) + max(most))
         logits, cache, mask, positions = _read(model, requests, samples, shared, cache)
@@ -119,16 +122,17 @@ def _written(
                     written[row].append(token)
                     if token in stops or len(written[row]) == most[row]:
                         ended.add(row)
-            if len(ended) == len(written):
+            done = len(ended) == len(written)
+            if processes.all(done, model.device) if processes.divided else done:
                 return [tuple(row) for row in written]
-            going = [place for place, row in enumerate(alive) if row not in ended]
+            going = [place for place, row in enumerate(alive) if row not in ended] or [0]
             if can_leave and len(going) < len(alive):
                 stay = torch.tensor(going, device=model.device)
                 cache.batch_select_indices(stay)
                 alive = [alive[place] for place in going]
                 drawn, mask, positions = drawn[stay], mask[stay], positions[stay]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions + 1
+            positions = (positions + 1).clamp(max=last)
             logits = _last_logits(model, drawn[:, None], mask, positions, cache)
 
 

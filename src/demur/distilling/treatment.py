@@ -34,9 +34,9 @@ from demur.treating.stages import (
 
 TRAINING = "Training"
 CHOOSING = "Choosing the stopping point and the strength on validation prompts"
-# Objectives of which every process makes the same forward passes; where a student writes in
-# training, one process would be done with it before another.
-DIVISIBLE = ("sft", "dpo")
+# Objectives of which every process makes the same forward passes; what logits are read from is not
+# the same in all.
+DIVISIBLE = ("sft", "dpo", "rloo", "grpo")
 Prepare = Callable[
     [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
 ]
@@ -67,13 +67,8 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
             f"Give a --batch that is a multiple of {count}, or launch another number of them.",
         )
     require_start(config)
-    if launched().divided and (config.objective not in DIVISIBLE or config.full):
-        raise ConfigError(
-            "The processes were launched to divide the model among them (FSDP), which can be done "
-            f"for a low-rank change by {' or '.join(DIVISIBLE)}, and not "
-            + ("for all weights." if config.full else f"by {config.objective}."),
-            "Choose so, or launch them without FSDP: each then holds the whole model.",
-        )
+    if launched().divided:
+        _require_divisible(config)
     means = means or Means()
     found = teacher_of(config, means)
 
@@ -81,6 +76,22 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
         return _treat(config, context, chat, splits, found, means)
 
     return treat
+
+
+def _require_divisible(config: DistillConfig) -> None:
+    """Check that a training can be done by processes that each hold a share of the model.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    learned = config.objective in ("rloo", "grpo") and config.reward == "learned"
+    if config.full or learned or config.objective not in DIVISIBLE:
+        what = "all weights" if config.full else "a learned reward" if learned else config.objective
+        raise ConfigError(
+            "The processes were launched to divide the model among them (FSDP), which can be done "
+            f"for a low-rank change by {', '.join(DIVISIBLE)} on verdicts, and not for {what}.",
+            "Choose so, or launch them without FSDP: each then holds the whole model.",
+        )
 
 
 def teacher_of(config: DistillConfig, means: Means) -> FoundTeacher | None:

@@ -62,6 +62,14 @@ class Processes:
         if self.several:
             self._state(on_cpu).wait_for_everyone()
 
+    def all(self, here: bool, device: Any) -> bool:
+        """Return whether something is so in every process; all of them ask at the same place."""
+        import torch
+
+        said = torch.tensor(int(here), device=device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MIN)
+        return bool(said)
+
     @contextmanager
     def leader_first(self, *, on_cpu: bool) -> Iterator[None]:
         """Have the leader go through the block before all others do."""

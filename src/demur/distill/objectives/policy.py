@@ -34,6 +34,7 @@ from demur.distill.scores import answer_logits, token_log_probabilities, without
 from demur.distill.untouched import untouched
 from demur.errors import ConfigError
 from demur.models.forward import can_share_prefix
+from demur.run.processes import launched
 
 SPREAD = 1e-4  # added to a group's spread, so that equal rewards have no advantage
 
@@ -92,11 +93,13 @@ class PolicyGradient:
         import torch
 
         lessons = [self.lessons[place] for place in batch["lesson"].tolist()]
+        divided = launched().divided  # all processes then make the same forward passes
+        shared = 0 if divided else batch["prefix"].shape[1]
         with without_dropout(model):
-            rows, taught = self.answers(model, lessons, batch["prefix"].shape[1])
+            rows, taught = self.answers(model, lessons, shared)
             rewards = torch.tensor(self.reward(rows, [row.answer for row in rows]))
             self._note(rows, rewards, taught)
-            drawn = Collator(rows, self._shared(model, rows, batch["prefix"].shape[1]))(
+            drawn = Collator(rows, self._shared(model, rows, shared), branch=not divided)(
                 [{"lesson": place} for place in range(len(rows))]
             )
             drawn = {name: one.to(model.device) for name, one in drawn.items()}
@@ -113,7 +116,7 @@ class PolicyGradient:
                 ],
                 device=logits.device,
             )
-            if bool(prices.any()):
+            if divided or bool(prices.any()):
                 with torch.no_grad(), untouched(model) as untrained:
                     before = answer_logits(untrained, drawn)
                 moved = (exact_divergence(logits, before) * (drawn["labels"] >= 0)).sum(1)
