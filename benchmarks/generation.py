@@ -108,9 +108,64 @@ def judged(
     return {index: one.outcome for index, one in zip(rows, verdicts, strict=True)}
 
 
-def main() -> int:
-    """Run the engines in turn and print the table."""
-    hush()
+def timed(
+    engines: dict[str, Engine], rounds: int
+) -> tuple[dict[str, float], dict[str, dict[int, tuple[int, ...]]]]:
+    """Return the seconds of each engine, the best of so many rounds, and its answers.
+
+    One that does not run here is said and left out.
+    """
+    seconds: dict[str, float] = {}
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+    running = dict(engines)
+    for _ in range(rounds):
+        for name, engine in list(running.items()):
+            begun = time.perf_counter()
+            try:
+                rows = engine()
+            except (RuntimeError, ImportError, ValueError, NotImplementedError) as error:
+                print(f"{name} does not run here: {str(error).splitlines()[0]}", file=sys.stderr)
+                del running[name]
+                continue
+            taken = time.perf_counter() - begun
+            print(f"{name}: {len(rows)} prompts in {taken:.1f} s", file=sys.stderr, flush=True)
+            seconds[name] = min(seconds.get(name, taken), taken)
+            found[name] = rows
+    return seconds, found
+
+
+def table(
+    seconds: dict[str, float],
+    found: dict[str, dict[int, tuple[int, ...]]],
+    verdicts: dict[str, dict[int, str | None]],
+    shared: Sequence[int],
+) -> list[str]:
+    """Return the rows of the table; all engines beside the quickest `generate`.
+
+    Args:
+        shared: the prompts that all engines answered.
+    """
+    speed = {name: len(found[name]) / taken for name, taken in seconds.items()}
+    plain = max((name for name in speed if name.startswith("generate")), key=speed.__getitem__)
+    lines = [
+        "| engine | prompts a second | ratio | tokens an answer | same tokens | same verdicts |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in found.items():
+        same = sum(rows[index] == found[plain][index][: len(rows[index])] for index in shared)
+        agreed = rate(
+            sum(verdicts[name][index] == verdicts[plain][index] for index in shared), len(shared)
+        )
+        lines.append(
+            f"| {name} | {speed[name]:.2f} | {speed[name] / speed[plain]:.2f} "
+            f"| {sum(map(len, rows.values())) / len(rows):.1f} | {same} of {len(shared)} "
+            f"| {agreed.count} of {agreed.n} ({agreed.low:.1%} to {agreed.high:.1%}) |"
+        )
+    return lines
+
+
+def parsed() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--n", type=int, default=96, help="prompts, half of them harmful")
@@ -121,8 +176,13 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> int:
+    """Run the engines in turn and print the table."""
+    hush()
+    arguments = parsed()
     resolved = resolve(arguments.model)
     placement = choose_device_and_dtype(arguments.device)
     chat = load_chat_model(resolved.folder, placement, weights="benchmark", name=arguments.model)
@@ -139,52 +199,26 @@ def main() -> int:
     count = min(arguments.peers or len(texts), len(texts))
     theirs = [place * len(texts) // count for place in range(count)]
     asked = [requests[index] for index in theirs]
+    tokens = arguments.tokens
     engines: dict[str, Engine] = {
         **{
-            f"generate, {rows} rows": partial(plain_generate, chat, asked, arguments.tokens, rows)
+            f"generate, {rows} rows": partial(plain_generate, chat, asked, tokens, rows)
             for rows in arguments.rows
         },
-        "continuous": partial(continuous, chat, asked, arguments.tokens),
-        "demur": partial(ours, chat, requests, arguments.tokens),
-        "demur, settled": partial(ours, chat, requests, arguments.tokens, ends),
+        "continuous": partial(continuous, chat, asked, tokens),
+        "demur": partial(ours, chat, requests, tokens),
+        "demur, settled": partial(ours, chat, requests, tokens, ends),
     }
-    seconds: dict[str, float] = {}
-    found: dict[str, dict[int, tuple[int, ...]]] = {}
-    for _ in range(arguments.rounds):
-        for name, engine in list(engines.items()):
-            begun = time.perf_counter()
-            try:
-                rows = engine()
-            except (RuntimeError, ImportError, ValueError, NotImplementedError) as error:
-                print(f"{name} does not run here: {str(error).splitlines()[0]}", file=sys.stderr)
-                del engines[name]
-                continue
-            taken = time.perf_counter() - begun
-            print(f"{name}: {len(rows)} prompts in {taken:.1f} s", file=sys.stderr, flush=True)
-            seconds[name] = min(seconds.get(name, taken), taken)
-            if not name.startswith("demur"):
-                rows = {theirs[place]: tokens for place, tokens in rows.items()}
-            found[name] = rows
-
-    speed = {name: len(found[name]) / taken for name, taken in seconds.items()}
-    plain = max((name for name in speed if name.startswith("generate")), key=speed.__getitem__)
+    seconds, found = timed(engines, arguments.rounds)
+    for name in found:
+        if not name.startswith("demur"):
+            found[name] = {theirs[place]: written for place, written in found[name].items()}
     verdicts = {name: judged(chat, judge, texts, rows) for name, rows in found.items()}
     print(
         f"{arguments.model}, {placement.sentence} {len(texts)} prompts, {len(theirs)} of them for "
-        f"transformers' engines, {arguments.tokens} tokens"
+        f"transformers' engines, {tokens} tokens"
     )
-    print("| engine | prompts a second | ratio | tokens an answer | same tokens | same verdicts |")
-    print("|---|---|---|---|---|---|")
-    for name, rows in found.items():
-        same = sum(rows[index] == found[plain][index][: len(rows[index])] for index in theirs)
-        agreed = rate(
-            sum(verdicts[name][index] == verdicts[plain][index] for index in theirs), len(theirs)
-        )
-        print(
-            f"| {name} | {speed[name]:.2f} | {speed[name] / speed[plain]:.2f} "
-            f"| {sum(map(len, rows.values())) / len(rows):.1f} | {same} of {len(theirs)} "
-            f"| {agreed.count} of {agreed.n} ({agreed.low:.1%} to {agreed.high:.1%}) |"
-        )
+    print("\n".join(table(seconds, found, verdicts, theirs)))
     return 0
 
 

@@ -24,11 +24,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demur.checkpoint import open_checkpoint
-from demur.graft.agreement import agreement
+from demur.graft.agreement import Agreement, agreement
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, find_deltas
 from demur.graft.oracle import Oracle, Settings
@@ -150,9 +151,8 @@ def table(
     return rows
 
 
-def main() -> int:
-    """Run all three and print the table."""
-    hush()
+def parsed() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--donor", type=Path, required=True)
@@ -169,8 +169,52 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.8, help="of the donor's gain wanted")
     parser.add_argument("--slack", type=float, default=0.05, help="of twins beyond the donor's")
     parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@dataclass(frozen=True)
+class Asked:
+    """What asking the oracle came to.
+
+    Attributes:
+        decisions: in the order of the search.
+        agreed: how many of some are those of the full evaluation; None where none was checked.
+        prepared: seconds that setting up took.
+        generated: seconds a prompt of batched `generate`.
+        whole, texts: the candidate of all modules, and the search prompts.
+    """
+
+    decisions: Sequence[Decision]
+    agreed: Agreement | None
+    prepared: float
+    generated: float
+    whole: Candidate
+    texts: list[str]
+
+
+def ask(oracle: Oracle, chat: ChatModel, arguments: argparse.Namespace) -> Asked:
+    """Search with the oracle, check some of its decisions, and time `generate` beside it."""
+    begun = time.perf_counter()
+    before, donor = oracle.before, oracle.donor
+    oracle.prepare()
+    prepared = time.perf_counter() - begun
+    wanted = Wanted.of(before, donor, share=arguments.share, slack=arguments.slack)
+    say(f"set up in {prepared:.1f} s: {before} {donor} {wanted}")
+    decisions = search(oracle, wanted, arguments.tests)
+    count = min(arguments.checked, len(decisions))
+    checked = [decisions[place * len(decisions) // count].candidate for place in range(count)]
+    agreed = agreement(oracle, checked, wanted) if checked else None
+    say("checked")
+    requests = [chat.encode(text) for text in oracle.texts]
+    oracle.bench.move(oracle.whole)
+    generated = batched(chat, requests, arguments.peers, arguments.rows)
+    return Asked(decisions, agreed, prepared, generated, oracle.whole, oracle.texts)
+
+
+def main() -> int:
+    """Run all three and print the table."""
+    hush()
+    arguments = parsed()
     resolved = resolve(arguments.model)
     placement = choose_device_and_dtype(arguments.device)
     chat = load_chat_model(resolved.folder, placement, weights="benchmark", name=arguments.model)
@@ -191,45 +235,28 @@ def main() -> int:
         say(f"{len(deltas.changed)} modules changed, rank {deltas.low_rank}: {compared:.1f} s")
         journal = Journal(store / "journal.sqlite")
         with Oracle(chat, deltas, prompts, OpeningJudge(), journal, settings=Settings()) as oracle:
-            begun = time.perf_counter()
-            before, donor = oracle.before, oracle.donor
-            oracle.prepare()
-            prepared = time.perf_counter() - begun
-            wanted = Wanted.of(before, donor, share=arguments.share, slack=arguments.slack)
-            say(f"set up in {prepared:.1f} s: {before} {donor} {wanted}")
-            decisions = search(oracle, wanted, arguments.tests)
-            count = min(arguments.checked, len(decisions))
-            checked = [
-                decisions[place * len(decisions) // count].candidate for place in range(count)
-            ]
-            agreed = agreement(oracle, checked, wanted) if checked else None
-            say("checked")
-            requests = [chat.encode(text) for text in oracle.texts]
-            oracle.bench.move(oracle.whole)
-            theirs = {
-                "batched `generate`, 64 tokens": batched(
-                    chat, requests, arguments.peers, arguments.rows
-                )
-            }
-            whole, texts = oracle.whole, oracle.texts
+            found = ask(oracle, chat, arguments)
         journal.close()
+        places = range(arguments.released)
+        asked = [found.texts[place * len(found.texts) // len(places)] for place in places]
         folders = (resolved.folder, arguments.donor)
-        asked = [
-            texts[place * len(texts) // arguments.released] for place in range(arguments.released)
-        ]
-        alone = released(folders, placement, deltas, whole, asked)
-    ours = statistics.mean(one.cost.seconds for one in decisions)
+        alone = released(folders, placement, deltas, found.whole, asked)
+    ours = statistics.mean(one.cost.seconds for one in found.decisions)
     print(
-        f"{arguments.model} and {arguments.donor.name}, {placement.sentence} {len(texts)} search "
-        f"prompts; {len(decisions)} candidates of a search by delta debugging, "
-        f"{sum(one.passed for one in decisions)} passed; "
-        f"{sum(one.stage == 'reading' for one in decisions)} decided by reading alone. Once a "
-        f"search: {compared:.1f} s to compare donor and recipient, {prepared:.1f} s to set up.\n"
+        f"{arguments.model} and {arguments.donor.name}, {placement.sentence} {len(found.texts)} "
+        f"search prompts; {len(found.decisions)} candidates of a search by delta debugging, "
+        f"{sum(one.passed for one in found.decisions)} passed; "
+        f"{sum(one.stage == 'reading' for one in found.decisions)} decided by reading alone. Once "
+        f"a search: {compared:.1f} s to compare donor and recipient, {found.prepared:.1f} s to set "
+        "up.\n"
     )
-    ways = {"released code's way, 350 tokens, one by one": alone, **theirs}
-    print("\n".join(table(decisions, len(texts), ways, ours)))
-    if agreed is not None:
-        print(f"\n{agreed.sentence}")
+    ways = {
+        f"released code's way, {RELEASED_TOKENS} tokens, one by one": alone,
+        f"batched `generate`, {GENERATED_TOKENS} tokens": found.generated,
+    }
+    print("\n".join(table(found.decisions, len(found.texts), ways, ours)))
+    if found.agreed is not None:
+        print(f"\n{found.agreed.sentence}")
     return 0
 
 

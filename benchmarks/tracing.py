@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -207,6 +208,98 @@ def plain_loops(
     return plain
 
 
+def cells_of(shape: tuple[int, int, int], count: int) -> list[tuple[int, int, int]]:
+    """Return some cells (target, layer, place), spread over a map of that shape."""
+    targets, layers, places = shape
+    return [
+        (int(target), int(layer), int(place))
+        for target, layer, place in zip(
+            np.arange(count) % targets,
+            np.linspace(0, layers - 1, count).round(),
+            np.random.default_rng(0).integers(places, size=count),
+            strict=True,
+        )
+    ]
+
+
+def agreements(runs: Runs, pairs: int, found: Any, approximate: Any) -> dict[str, Any]:
+    """Return how near attribution's effects are to the exact map's, by kind of target."""
+    exactly, first_order = (
+        by_pair(each, runs.units, pairs).mean(-1) - float(runs.corrupted.mean())
+        for each in (found, approximate)
+    )
+    return {
+        kind: vars(agreement(exactly[number], first_order[number]))
+        for number, kind in enumerate(DEFAULT)
+    }
+
+
+def sizes(runs: Runs, pairs: Sequence[Any]) -> dict[str, int]:
+    """Return how many tokens and openings a pair has."""
+    openings = [pair.openings for pair in pairs]
+    return {
+        "longest": max(len(pair.clean) for pair in pairs),
+        "shared": runs.batch.shared,
+        "tree": max(len(tree_of(one).tokens) for one in openings),
+        "openings": max(len(one.refusing) + len(one.complying) for one in openings),
+    }
+
+
+def timed(clock: Callable[[], float], work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what work comes to, and its seconds."""
+    begun = clock()
+    found = work()
+    return found, clock() - begun
+
+
+def measure(chat: ChatModel, pairs: Sequence[Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the map, attribution and the plain loops take, and how far they agree."""
+    anatomy, clock = anatomy_of(chat.model), clock_of(chat)
+    places, targets = places_of(pairs, "groups"), targets_of(anatomy, DEFAULT)
+    scale = deviation(chat.model, anatomy.embedding, pairs) * 3
+    which = range(len(pairs))
+
+    def exact_map() -> tuple[Runs, Any]:
+        runs = Runs(chat.model, anatomy, pairs, targets, scale)
+        return runs, exact(runs, places, which, rows=arguments.rows)
+
+    def first_order() -> Any:
+        return attributed(Runs(chat.model, anatomy, pairs, targets, scale), places, which)
+
+    def one_reading() -> Any:
+        return RefusalMargin(chat.model, [p.clean for p in pairs], [p.openings for p in pairs])()
+
+    (runs, found), ours = timed(clock, exact_map)
+    approximate, fast = timed(clock, first_order)
+    shape = (len(targets), len(anatomy.layers), len(places))
+    cells = cells_of(shape, arguments.cells)
+    plain = plain_loops(chat, runs, places, cells, found)
+    for one in plain.values():
+        one["seconds"] = one["seconds_a_cell"] * math.prod(shape)
+        one["ratio"] = one["seconds"] / ours
+    _, reading = timed(clock, one_reading)
+    return {
+        "device": str(chat.model.device),
+        "dtype": chat.placement.dtype,
+        "threads": torch.get_num_threads(),
+        "corruption": arguments.corruption,
+        "pairs": len(pairs),
+        "units": len(runs.units),
+        "cells": math.prod(shape),
+        "plain_cells": len(cells),
+        "tokens": sizes(runs, pairs),
+        "clean": float(runs.clean.mean()),
+        "corrupted": float(runs.corrupted.mean()),
+        "exact": {"seconds": ours, "times_one_reading": ours / reading},
+        "attribution": {
+            "seconds": fast,
+            "ratio": ours / fast,
+            "agreement": agreements(runs, len(pairs), found, approximate),
+        },
+        "plain": plain,
+    }
+
+
 def main() -> int:
     """Run all three, and print and perhaps keep what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -220,9 +313,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     chat = load(arguments.model, arguments.dtype)
-    anatomy = anatomy_of(chat.model)
-    known = builtin_set()
-    journal = Journal(Path(":memory:"))
+    known, journal = builtin_set(), Journal(Path(":memory:"))
     chosen = choose(
         chat,
         evenly(known.of("harmful"), 8 * arguments.pairs),
@@ -231,71 +322,7 @@ def main() -> int:
         lambda prompts: answer(chat, prompts, journal, Decoding(tokens=16)),
     )
     pairs = pairs_of(chat, chosen, arguments.corruption, draws=arguments.draws)
-    places = places_of(pairs, "groups")
-    targets = targets_of(anatomy, DEFAULT)
-    scale = deviation(chat.model, anatomy.embedding, pairs) * 3
-    which = range(len(pairs))
-    clock = clock_of(chat)
-
-    begun = clock()
-    runs = Runs(chat.model, anatomy, pairs, targets, scale)
-    found = exact(runs, places, which, rows=arguments.rows)
-    ours = clock() - begun
-    begun = clock()
-    approximate = attributed(Runs(chat.model, anatomy, pairs, targets, scale), places, which)
-    fast = clock() - begun
-    layers = len(anatomy.layers)
-    cells = len(targets) * layers * len(places)
-    generator = np.random.default_rng(0)
-    some = [
-        (int(t), int(layer), int(p))
-        for t, layer, p in zip(
-            np.arange(arguments.cells) % len(targets),
-            np.linspace(0, layers - 1, arguments.cells).round(),
-            generator.integers(len(places), size=arguments.cells),
-            strict=True,
-        )
-    ]
-    plain = plain_loops(chat, runs, places, some, found)
-    for one in plain.values():
-        one["seconds"] = one["seconds_a_cell"] * cells
-        one["ratio"] = one["seconds"] / ours
-    effects = [
-        by_pair(each, runs.units, len(pairs)).mean(-1) - float(runs.corrupted.mean())
-        for each in (found, approximate)
-    ]
-    agreed = {
-        kind: vars(agreement(effects[0][number], effects[1][number]))
-        for number, kind in enumerate(DEFAULT)
-    }
-    result = {
-        "device": str(chat.model.device),
-        "dtype": chat.placement.dtype,
-        "threads": torch.get_num_threads(),
-        "corruption": arguments.corruption,
-        "pairs": len(pairs),
-        "units": len(runs.units),
-        "cells": cells,
-        "plain_cells": len(some),
-        "tokens": {
-            "longest": max(len(pair.clean) for pair in pairs),
-            "shared": runs.batch.shared,
-            "tree": max(len(tree_of(pair.openings).tokens) for pair in pairs),
-            "openings": max(
-                len(pair.openings.refusing) + len(pair.openings.complying) for pair in pairs
-            ),
-        },
-        "clean": float(runs.clean.mean()),
-        "corrupted": float(runs.corrupted.mean()),
-        "exact": {"seconds": ours},
-        "attribution": {"seconds": fast, "ratio": ours / fast, "agreement": agreed},
-        "plain": plain,
-    }
-    single = clock()
-    RefusalMargin(chat.model, [p.clean for p in pairs], [p.openings for p in pairs])()
-    reading = clock() - single
-    result["exact"] = {"seconds": ours, "times_one_reading": ours / reading}
-    text = json.dumps(result, indent=1)
+    text = json.dumps(measure(chat, pairs, arguments), indent=1)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n", encoding="utf-8")
