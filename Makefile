@@ -1,8 +1,9 @@
 # demur: two commands are all there is to know.
 #   make demo   align a real chat model on this machine's CPU, with a report at the end
-#   make test   build what the tests need, and run them
+#   make test   build what the tests need, and run them (JOBS=4: in four processes)
 PYTHON ?= python3
 VENV   ?= .venv
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -12,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/demur align smollm2-135m
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.tests
 	$(BIN)/ruff check src tests benchmarks scripts

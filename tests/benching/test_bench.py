@@ -102,6 +102,26 @@ def test_the_table_and_the_plot_show_every_row(benched: room.Benched) -> None:
     assert "linear probe" in plot
 
 
+def test_minimal_pairs_are_asked_of_rows_that_are_there(
+    place: Path, benched: room.Benched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"UID": "agreement", "sentence_good": f"he {n}", "sentence_bad": f"he {n} {n}"}
+        for n in range(5)
+    ]
+    path = place / "pairs-of-blimp.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    asked = replace(config(place), blimp=str(path), rows=("untouched", "sft"))
+    again = bench_distill(asked, run=benched.run, narrator=Quiet())
+    assert [one.pairs for one in again.results] == [[1] * 5] * 3  # what is shorter is likelier
+    assert [one.refused for one in again.results] == [
+        one.refused for one in benched.results if one.row in asked.rows
+    ]
+    assert "BLiMP (n 5)" in again.table.read_text(encoding="utf-8")
+    monkeypatch.setattr(room, "judge_pairs", None)  # asked once
+    assert bench_distill(asked, run=benched.run, narrator=Quiet()).results == again.results
+
+
 def test_nothing_is_made_twice(
     place: Path, benched: room.Benched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from demur.console import Narrator
 from demur.distill.deep import complying_answers
 from demur.errors import ConfigError
 from demur.interruption import resumable
+from demur.measure.minimal_pairs import MinimalPair, judge_pairs, pairs_key, read_pairs
 from demur.measure.prefilled import PrefilledProbe, measure_prefilled, prefilled_probes
 from demur.measure.protocol import Judged, Probe
 from demur.measure.settings import MeasureConfig
@@ -30,6 +31,7 @@ from demur.measure.utility import perplexity_ratio
 from demur.models.chat_model import ChatModel
 from demur.models.generation import Decoding
 from demur.prompts.split import limit
+from demur.run.journal import content_key
 from demur.stats import mean
 from demur.treating.pipeline import opened
 from demur.treating.stages import Context, Side, divergence, measure, reference, reported_probes
@@ -78,6 +80,7 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
         bench = Bench(config, context, splits)
         journal = context.folder.journal
         probes = (*reported_probes(config, splits), *_named(config, narrator))
+        pairs = read_pairs(Path(config.blimp).expanduser(), config.blimp_n) if config.blimp else ()
         chat = bench.fresh()
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, UNTOUCHED)
@@ -93,7 +96,8 @@ def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched
                 if known is None:
                     known = _row(bench, name, seed, probes, begun, before, original)
                     journal.keep_fact(key, known)
-                results.append(Result(**known))
+                told = _told(bench, name, seed, pairs) if pairs else []
+                results.append(Result(**known, pairs=told))
                 table, figures = write_tables(results, probe, context.folder.path, config)
                 plot = write_plot(by_row(results), probe, context.folder.path)
                 gc.collect()
@@ -177,6 +181,24 @@ def _recovered(
         measure_prefilled(chat, each, folder.journal, context.judge, context.narrator, label)
         for each in begun
     ]
+
+
+def _told(bench: Bench, name: str, seed: int, pairs: tuple[MinimalPair, ...]) -> list[int]:
+    """Return for each minimal pair whether a row tells it, asked once.
+
+    By itself, and not with the row's other figures, so that rows of an earlier bench can be asked:
+    what was trained is on disk, and its lessons are in the journal.
+    """
+    context, row = bench.context, ROWS[name]
+    key = f"bench/{name}/{seed}/{content_key(pairs_key(pairs))}"
+    known = context.folder.journal.fact(key)
+    if known is None:
+        with row.treat(bench, seed) as treated:
+            title = f"{row.title}, seed {seed}, minimal pairs" if row.seeded else row.title
+            with context.narrator.progress(title, 2 * len(pairs)) as advance:
+                known = [int(one) for one in judge_pairs(treated.chat, pairs, advance)]
+        context.folder.journal.keep_fact(key, known)
+    return list(known)
 
 
 def _row(

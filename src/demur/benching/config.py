@@ -23,6 +23,9 @@ class BenchConfig(DistillConfig):
             for the rows of cross-model distilling.
         sets: named prompt sets to measure on besides; see `demur prompts --sets`.
         data: folder of prompt sets on disk.
+        blimp: BLiMP's zip, a folder of its files, or one of them; measured on rows that are there
+            already, too.
+        blimp_n: minimal pairs, at most.
     """
 
     verb: ClassVar[str] = "bench distill"
@@ -35,15 +38,18 @@ class BenchConfig(DistillConfig):
     cross_teacher: Annotated[str | None, BENCH] = None
     sets: Annotated[tuple[str, ...], BENCH, Parameter(consume_multiple=True)] = ()
     data: Annotated[str | None, BENCH] = None
+    blimp: Annotated[str | None, BENCH] = None
+    blimp_n: Annotated[int, BENCH] = 1005
 
     def __post_init__(self) -> None:
         for name in ("rows", "seeds", "sets"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
         self._require("seeds", "at least one", bool(self.seeds))
+        self._require("blimp_n", "at least 1", self.blimp_n >= 1)
         self._require("from_patch", "left out: rows begin anew", self.from_patch is None)
 
     def identity(self) -> dict[str, Any]:
         """Return all choices but those that say what is added to a bench."""
-        added = ("rows", "seeds", "donor", "cross_teacher")
+        added = ("rows", "seeds", "donor", "cross_teacher", "blimp", "blimp_n")
         return {name: value for name, value in super().identity().items() if name not in added}

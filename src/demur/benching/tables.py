@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Result:
         undecided: for each probe, answers that were neither refusals nor answers.
         titles, wanted: of the probes.
         perplexity_ratio, divergence: against the untouched model, with intervals.
+        pairs: for each minimal pair, 1 where the grammatical sentence was the likelier; none where
+            they were not asked.
     """
 
     row: str
@@ -52,12 +54,16 @@ class Result:
     wanted: dict[str, str]
     perplexity_ratio: dict[str, float]
     divergence: dict[str, float]
+    pairs: list[int] = field(default_factory=list)
 
 
 def over_seeds(results: Sequence[Result], key: str) -> Mean:
     """Return the share refused of a probe's prompts, seeds averaged before prompts."""
-    columns = zip(*(one.refused[key] for one in results), strict=True)
-    return mean([sum(column) / len(column) for column in columns])
+    return _averaged([one.refused[key] for one in results])
+
+
+def _averaged(seeds: Sequence[Sequence[int]]) -> Mean:
+    return mean([sum(column) / len(column) for column in zip(*seeds, strict=True)])
 
 
 def by_row(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -106,10 +112,12 @@ def _table(rows: dict[str, list[Result]]) -> str:
     keys = list(dict.fromkeys(key for one in every for key in one.refused))
     titles = {key: one.titles[key] for one in every for key in one.refused}
     n = {key: len(one.refused[key]) for one in every for key in one.refused}
+    asked = max(len(one.pairs) for one in every)
     heads = ["method", "seeds", *(f"{titles[key]} (n {n[key]})" for key in keys)]
     heads += [
         "perplexity",
         "divergence, nats",
+        *([f"BLiMP (n {asked})"] if asked else []),
         "minutes of training",
         "memory, GB",
         "chosen on validation",
@@ -123,12 +131,19 @@ def _table(rows: dict[str, list[Result]]) -> str:
             "x" + _mid([one.perplexity_ratio["value"] for one in found], 3),
             # measured on requests without the instruction, which is all that such a row changes
             "" if first.row in IN_CONTEXT else _mid([one.divergence["value"] for one in found], 3),
+            *([_told(found)] if asked else []),
             _mid([one.seconds / 60 for one in found], 1),
             _mid([one.peak_memory / 1e9 for one in found], 1),
             "; ".join(dict.fromkeys(one.note for one in found if one.note)),
         ]
         lines.append(cells)
     return markdown_table(heads, lines)
+
+
+def _told(results: Sequence[Result]) -> str:
+    """Return how many minimal pairs were told rightly, by the seeds that were asked."""
+    told = [one.pairs for one in results if one.pairs]
+    return _share(_averaged(told)) if told else ""
 
 
 def _share(value: Mean) -> str:
