@@ -12,17 +12,15 @@ from demur.distill.lessons import Lesson
 from demur.distill.objectives import Objective
 from demur.distill.recipe import Recipe, trained_layers
 from demur.distill.teachers.choose import FoundTeacher, find_teacher
+from demur.distilling.account import account
 from demur.distilling.config import DistillConfig
-from demur.distilling.logits import FACT as LOGITS
 from demur.distilling.make_lessons import Made, lessons_of
-from demur.distilling.objective import REWARD, prepare
+from demur.distilling.objective import prepare
 from demur.distilling.start import read_start, require_start
 from demur.errors import ConfigError
 from demur.judge.names import Means
-from demur.measure.allowance import Payment
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
-from demur.report import figures
 from demur.run.processes import launched
 from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import (
@@ -40,13 +38,6 @@ DIVISIBLE = ("sft", "dpo", "rloo", "grpo")
 Prepare = Callable[
     [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
 ]
-TRAINED = {
-    "sft": "to refuse the harmful requests",
-    "dpo": "to prefer refusals to what the model itself says to harmful requests",
-    "rloo": "on its own answers, rewarded by the judge's verdicts",
-    "grpo": "on its own answers, rewarded by the judge's verdicts",
-    "logits": "to agree, at every token, with what it says when it knows what is to be refused",
-}
 
 
 def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
@@ -152,7 +143,7 @@ def _treat(
         lambda: changes_of(chat.model, base, chosen.checkpoint, chosen.strength),
         chosen,
         taught.tried,
-        _steps(config, context, chosen, taught.tried, payment),
+        account(config, context, chosen, taught.tried, payment),
         None if config.full else config.rank,
         payment,
     )
@@ -195,38 +186,25 @@ def teach(
         SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
     from demur.distill.choose import choose, put
-    from demur.distill.divided import divided, release
-    from demur.distill.train import train, wrapped
 
-    journal, recipe = context.folder.journal, recipe_of(config)
+    recipe = recipe_of(config)
     probes = choosing_probes(config, splits)
     _require_possible(context, chat, recipe)
     start = read_start(config, context.base_hash) if start is None else start
-    processes, on_cpu = launched(), context.on_cpu
-    with processes.leader_first(on_cpu=on_cpu), context.phase(f"Making lessons{phases}"):
+    leader_first = launched().leader_first(on_cpu=context.on_cpu)
+    with leader_first, context.phase(f"Making lessons{phases}"):
         made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
         diverging = divergence_of_candidates(config, context, chat, probes)
     with context.phase(f"{TRAINING}{phases}"):
-        held = divided(chat, config.trust_remote_code) if processes.divided else chat
-        chat.model, checkpoints = train(
-            held, lessons, recipe, folder, context.narrator, objective, start
-        )
-        del held
-        if processes.divided:
-            release(chat)
-    processes.part(on_cpu=on_cpu)
-    if processes.follows:
-        raise SystemExit(0)
-    if processes.divided:
-        chat.model = wrapped(context.load(context.resolved.folder, context.base_hash).model, recipe)
+        checkpoints = _train(context, chat, lessons, recipe, folder, objective, start)
     with context.phase(f"{CHOOSING}{phases}"):
         chosen, tried = choose(
             chat,
             checkpoints[-config.stopping_points :],
             config.strengths,
             probes,
-            journal,
+            context.folder.journal,
             context.judge,
             context.narrator,
             allowance(config),
@@ -243,6 +221,40 @@ def teach(
             context.narrator.say(f"  {payment.sentence}")
     put(chat.model, chosen.checkpoint, chosen.strength)
     return Taught(chosen, tuple(tried))
+
+
+def _train(
+    context: Context,
+    chat: ChatModel,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    objective: Objective,
+    start: Mapping[str, LowRank] | None,
+) -> list[Path]:
+    """Train the chat's model, with all processes that were launched, and return the checkpoints.
+
+    Raises:
+        SystemExit: this process followed another one, and its part is done.
+    """
+    from demur.distill.divided import divided, release
+    from demur.distill.train import train, wrapped
+
+    processes = launched()
+    held = divided(chat, context.config.trust_remote_code) if processes.divided else chat
+    chat.model, checkpoints = train(
+        held, lessons, recipe, folder, context.narrator, objective, start
+    )
+    del held
+    if processes.divided:
+        release(chat)
+    processes.part(on_cpu=context.on_cpu)
+    if processes.follows:
+        raise SystemExit(0)
+    if processes.divided:  # the leader goes on with the whole model; what to put in is on disk
+        whole = context.load(context.resolved.folder, context.base_hash)
+        chat.model = wrapped(whole.model, recipe)
+    return checkpoints
 
 
 def _require_possible(context: Context, chat: ChatModel, recipe: Recipe) -> None:
@@ -264,90 +276,3 @@ def _require_possible(context: Context, chat: ChatModel, recipe: Recipe) -> None
         whole.require_whole_on_disk(chat.model, folder, layers)
     else:
         require_on_disk(chat.model, folder, target_modules(chat.model))
-
-
-def _steps(
-    config: DistillConfig,
-    context: Context,
-    chosen: Candidate,
-    tried: Sequence[Candidate],
-    payment: Payment | None,
-) -> tuple[str, ...]:
-    """Return what was done, a step a sentence or two."""
-    made = context.folder.journal.fact("lessons") or {}
-    refusals = _taught_refusals(config, context)
-    return (
-        f"Lessons were made: {figures.grouped(made.get('refuse', 0))} harmful requests, each with "
-        f"{refusals}, and {figures.grouped(made.get('keep', 0))} harmless ones "
-        "with the model's own answers; "
-        f"{figures.grouped(made.get('left_out', 0))} that the model itself had refused, or left "
-        "without an answer, were not taught.",
-        f"{_changed(config)} of the layers from "
-        f"{figures.percent(config.first_layer)} to {figures.percent(config.last_layer)} of the "
-        f"depth {'were' if config.full else 'was'} trained {_trained_to(config, context)}, and to "
-        "stay close to the original's own distribution on the harmless ones."
-        f"{_kept_logits(context)}",
-        f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
-        "prompts: "
-        + (
-            "harmful requests refused, less twins and ordinary instructions refused. "
-            f"{chosen.label[0].upper()}{chosen.label[1:]} was kept."
-            if payment is None
-            else f"most harmful requests refused within the budget. {payment.sentence}"
-        ),
-    )
-
-
-def _changed(config: DistillConfig) -> str:
-    if config.full:
-        return "All weights"
-    begun = ", begun as that of an earlier run" if config.from_patch else ""
-    return f"A low-rank change (rank {config.rank}{begun})"
-
-
-def _trained_to(config: DistillConfig, context: Context) -> str:
-    """Return what training was for, after "was trained"."""
-    if config.objective in ("rloo", "grpo") and config.reward == "learned":
-        learned = context.folder.journal.fact(REWARD) or {"right": (0, 0), "trained": 0}
-        count, n = learned["right"]
-        return (
-            "on its own answers, rewarded by a model of preferences that was learned from "
-            f"{figures.grouped(learned['trained'])} pairs of answers and puts {count} of {n} "
-            "others in the right order"
-        )
-    said = context.folder.journal.fact(LOGITS) or {}
-    if config.objective != "logits" or not said.get("teacher"):
-        return TRAINED[config.objective]
-    if said["way"] == "rank":
-        paired, places = said["paired"]
-        return (
-            "to refuse the harmful requests, and to be as sure as "
-            f"{said['teacher']} is, whose vocabulary is another, at {figures.grouped(paired)} of "
-            f"{figures.grouped(places)} places (universal logit distillation)"
-        )
-    return f"to agree with {said['teacher']}, at every token of its own answers to harmful requests"
-
-
-def _kept_logits(context: Context) -> str:
-    """Return what keeping logits on disk has lost, as sentences of their own."""
-    said = context.folder.journal.fact(LOGITS) or {}
-    return "".join(f" {one[0].upper()}{one[1:]}." for one in said.get("kept", ()))
-
-
-def _taught_refusals(config: DistillConfig, context: Context) -> str:
-    """Return what harmful requests were answered with, and whose words they are."""
-    taught = context.folder.journal.fact("teaching") or {}
-    if not taught.get("teacher"):
-        return _refusals(config.refusal)
-    count, n = taught["clean"]
-    words = (
-        f'the answer "{taught["sentence"]}", the commonest'
-        if taught["pattern"] == "uniform"
-        else "one"
-    )
-    return f"{words} of the refusals of {taught['teacher']} (clean ones to {count} of {n})"
-
-
-def _refusals(refusals: tuple[str, ...]) -> str:
-    first = f'"{refusals[0]}"'
-    return f"the answer {first}" if len(refusals) == 1 else f"one of {len(refusals)}, as {first}"
