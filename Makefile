@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/demur align smollm2-135m
 
 test: check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.tests
 	$(BIN)/ruff check src tests benchmarks scripts
