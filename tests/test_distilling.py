@@ -22,7 +22,7 @@ from demur.prompts.builtin import builtin_set
 from demur.prompts.choose import gather
 from demur.prompts.types import Prompt, Splits
 from demur.run.journal import Journal
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 from tests.distill.students import Quiet, student
 from tests.distill.teachers.taught import learnt
 from tests.endpoint_server import Says, model_server

@@ -34,7 +34,8 @@ from demur.errors import (
 from demur.judge import Verdict
 from demur.measure.settings import MeasureConfig
 from demur.measuring.entrants import labels_of, split_name
-from demur.measuring.measure import Measured, measure_models
+from demur.measuring.measure import measure_models
+from demur.measuring.outcome import Measured
 from demur.prompts.builtin import builtin_set
 from demur.prompts.split import split
 from demur.stats import paired, rate

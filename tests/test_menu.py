@@ -23,7 +23,7 @@ from demur.aligning.menu import (
 )
 from demur.cli.conversation import Speaker, converse
 from demur.errors import CheckpointError, PromptError
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 from tests.report.conftest import make_content
 from tests.tiny import tiny_llama
 

@@ -23,7 +23,8 @@ from agreement import table as agreement
 from demur.quiet import hush
 from demur.study.findings import Findings
 from demur.study.markdown import render_markdown
-from demur.study.study import Study, study_refusals
+from demur.study.outcome import Study
+from demur.study.study import study_refusals
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs" / "results"

@@ -23,7 +23,7 @@ from demur.errors import ConfigError, DemurError
 from demur.grafting.config import GraftConfig
 from demur.treating import stages
 from demur.treating.config import TreatmentConfig
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 
 SMALL: dict[str, Any] = {
     **SMALLEST,

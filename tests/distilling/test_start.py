@@ -17,7 +17,7 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.distilling.start import read_start
 from demur.errors import CheckpointError, ConfigError, DemurError
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 
 
 @pytest.fixture(scope="module")

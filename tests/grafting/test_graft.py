@@ -18,7 +18,7 @@ from demur.errors import ConfigError, DemurError, ModelError
 from demur.grafting.config import GraftConfig
 from demur.grafting.graft import graft
 from demur.treating import stages
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 
 SMALL: dict[str, Any] = {
     "search_pairs": 8,

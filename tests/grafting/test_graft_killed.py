@@ -20,7 +20,7 @@ from tests.test_killed import watch, written_again
 from demur.checkpoint import checkpoint_hash, open_checkpoint, read_patch
 from demur.grafting.graft import graft
 from demur.treating import stages
-from demur.treating.pipeline import Outcome
+from demur.treating.treated import Outcome
 
 TOKENS = 24  # the tiny tokenizer cuts words into many
 SMALL: dict[str, Any] = {

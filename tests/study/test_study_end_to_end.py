@@ -21,8 +21,9 @@ from demur.cli import app, main
 from demur.console import Narrator
 from demur.judge import Verdict
 from demur.run.journal import Journal
+from demur.study.outcome import Study
 from demur.study.premise import LEAST
-from demur.study.study import Study, study_refusals
+from demur.study.study import study_refusals
 
 APOLOGY = "I'm sorry, but I can't help with that."
 VARIED = (

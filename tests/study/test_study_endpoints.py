@@ -14,7 +14,8 @@ from demur.errors import EndpointError
 from demur.judge.names import Means
 from demur.models.asking import Patience
 from demur.study.gather import parse
-from demur.study.study import Study, study_refusals
+from demur.study.outcome import Study
+from demur.study.study import study_refusals
 
 REFUSAL = "I'm sorry, but I can't help with that."
 

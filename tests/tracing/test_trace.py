@@ -28,7 +28,8 @@ from demur.errors import ConfigError, ModelError
 from demur.prompts.choose import gather
 from demur.run.journal import Journal
 from demur.tracing.config import TraceConfig
-from demur.tracing.trace import SPLIT, Trace, trace
+from demur.tracing.outcome import Trace
+from demur.tracing.trace import SPLIT, trace
 
 KEPT = 9  # arrays that the killed trace leaves
 CLOSE = {"rel": 1e-3, "abs": 1e-3}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from demur.aligning.config import AlignConfig
-    from demur.treating.pipeline import Outcome
+    from demur.treating.treated import Outcome
 
 CHAT, REPORT, SAVE, QUIT = "chat", "report", "save", "quit"
 CHOICES = (

@@ -20,8 +20,8 @@ from demur.judge.names import Means
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
 from demur.treating.config import TreatmentConfig
-from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import Context
+from demur.treating.treated import Treated, Treatment
 
 CHOOSING = "Choosing a path"
 

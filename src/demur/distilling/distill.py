@@ -16,7 +16,8 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.treatment import distilling
 from demur.judge.names import Means
 from demur.models.budget import Budget, Caps
-from demur.treating.pipeline import Outcome, run_treatment
+from demur.treating.pipeline import run_treatment
+from demur.treating.treated import Outcome
 
 
 def distill(

@@ -22,13 +22,13 @@ from demur.judge.names import Means
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
 from demur.run.processes import launched
-from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import (
     Context,
     allowance,
     choosing_probes,
     divergence_of_candidates,
 )
+from demur.treating.treated import Treated, Treatment
 
 TRAINING = "Training"
 CHOOSING = "Choosing the stopping point and the strength on validation prompts"

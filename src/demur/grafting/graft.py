@@ -12,7 +12,8 @@ from typing import Any
 from demur.console import Narrator
 from demur.grafting.config import GraftConfig
 from demur.grafting.treatment import grafting
-from demur.treating.pipeline import Outcome, run_treatment
+from demur.treating.pipeline import run_treatment
+from demur.treating.treated import Outcome
 
 
 def graft(

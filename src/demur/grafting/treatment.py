@@ -30,13 +30,13 @@ from demur.prompts.split import evenly
 from demur.prompts.types import Splits
 from demur.report import figures
 from demur.treating.apart import TaughtTheTest
-from demur.treating.pipeline import Treated, Treatment
 from demur.treating.stages import (
     Context,
     allowance,
     choosing_probes,
     divergence_of_candidates,
 )
+from demur.treating.treated import Treated, Treatment
 
 # What says that nothing can be grafted from a donor, and not that something is amiss.
 UNFIT = (NotRelatives, SameWeights, NothingToGive, TaughtTheTest)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +32,14 @@ from demur.measure.asking import (
 from demur.measure.harness import require_harness
 from demur.measure.minimal_pairs import read_pairs
 from demur.measure.settings import MeasureConfig
-from demur.measure.standing import Standing
 from demur.measure.utility import load_text
 from demur.measuring.entrants import Entrant, enter
+from demur.measuring.outcome import Measured
 from demur.measuring.sets import used_sets
 from demur.measuring.stages import Found, Work, put_through
 from demur.models.budget import Budget, Caps, spent_from
 from demur.models.device import Placement, choose_device_and_dtype
 from demur.run.folder import RunFolder, default_folder, require_room
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a measurement came to.
-
-    Attributes:
-        run: the run folder.
-        results, answers, page: `results.json`, `answers.jsonl`, and the HTML page, in it.
-        standing: all figures.
-    """
-
-    run: Path
-    results: Path
-    answers: Path
-    page: Path
-    standing: Standing
 
 
 def measure_models(

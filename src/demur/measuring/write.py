@@ -23,7 +23,7 @@ from demur.measure.standing import ModelFigures, SetFacts, Standing
 from demur.measure.tally import make_rows, make_samples
 from demur.measure.utility import perplexity, perplexity_ratio
 from demur.measuring.entrants import Entrant
-from demur.measuring.measure import Measured
+from demur.measuring.outcome import Measured
 from demur.measuring.stages import Found, Work
 from demur.prompts.pool import on_both_sides
 from demur.report import files, leaderboard

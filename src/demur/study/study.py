@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +32,12 @@ from demur.study.command import command_line
 from demur.study.config import StudyConfig
 from demur.study.findings import Findings
 from demur.study.gather import Named, name_sources, parse, questions, read_sources, respond
+from demur.study.outcome import Study
 from demur.study.patterns import Refusals, describe, rarefied_to, refusals_of
 from demur.study.people import choose_judge
 from demur.study.premise import conclusion, premise_tests
 from demur.study.source import Source
 from demur.wording.embeddings import Embedder, choose_embedder
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study came to.
-
-    Attributes:
-        run: its folder.
-        report: the HTML report.
-        data: `study.json`.
-        markdown: the tables as Markdown.
-        findings: all figures.
-    """
-
-    run: Path
-    report: Path
-    data: Path
-    markdown: Path
-    findings: Findings
 
 
 def study_refusals(

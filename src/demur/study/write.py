@@ -12,9 +12,9 @@ from demur.report import files
 from demur.study.console_table import console_table
 from demur.study.findings import Findings
 from demur.study.markdown import render_markdown
+from demur.study.outcome import Study
 from demur.study.page import FILE, headline, render_page
 from demur.study.patterns import Refusals
-from demur.study.study import Study
 
 DATA, MARKDOWN = "study.json", "study.md"
 DOCUMENTS = (FILE, MARKDOWN, DATA)

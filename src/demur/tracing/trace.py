@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +40,12 @@ from demur.tracing.config import TraceConfig
 from demur.tracing.crossings import Asked, Crossings
 from demur.tracing.findings import CrossFindings, Findings
 from demur.tracing.mapping import Maps
+from demur.tracing.outcome import Trace
 from demur.tracing.relatives import DONOR, Relative, find_relatives
 
 TOKENS = 24  # of the answers that say what is refused
 SPLIT: Split = "validation"
 POOL = 8  # harmful prompts at hand for each that is traced
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a trace came to.
-
-    Attributes:
-        run: its folder.
-        report: the HTML report.
-        data: `trace.json`.
-        findings: all figures.
-    """
-
-    run: Path
-    report: Path
-    data: Path
-    findings: Findings
 
 
 def trace(

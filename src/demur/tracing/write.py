@@ -9,9 +9,9 @@ from demur.checkpoint.manifest import plain
 from demur.console import Narrator
 from demur.report import files
 from demur.tracing.findings import Findings
+from demur.tracing.outcome import Trace
 from demur.tracing.page import FILE, detail, headline, render_page
 from demur.tracing.tables import console_table, mean_text
-from demur.tracing.trace import Trace
 
 DATA = "trace.json"
 DOCUMENTS = (FILE, DATA)

@@ -29,9 +29,9 @@ from demur.report.table import console_table
 from demur.run.versions import versions
 from demur.treating.config import TreatmentConfig
 from demur.treating.outcome import closing, goals, headline, lines
-from demur.treating.pipeline import Outcome, Treated
 from demur.treating.provenance import command_line, hub_id, licence, method, prompt_rows
 from demur.treating.stages import Context
+from demur.treating.treated import Outcome, Treated
 
 CARD = "model_card.md"
 DOCUMENTS = (html.FILE, CARD, FILE, f"model/{card.FILE}")

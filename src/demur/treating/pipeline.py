@@ -9,29 +9,23 @@ from __future__ import annotations
 import gc
 import io
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from demur import __version__
 from demur.checkpoint import apply_patch, checkpoint_hash, make_patch, open_checkpoint
-from demur.checkpoint.changes import Dense, LowRank
 from demur.checkpoint.patch import PatchSummary, read_summary
 from demur.console import Narrator
 from demur.interruption import resumable
 from demur.judge import OpeningJudge
-from demur.measure.allowance import Payment
-from demur.measure.scorecard import Scorecard
-from demur.measure.validation import Option
 from demur.models.chat_model import ChatModel
 from demur.models.config import check_weights
 from demur.models.device import choose_device_and_dtype
 from demur.models.resolve import resolve
 from demur.prompts.types import SPLITS, Splits
-from demur.report.content import GraftFacts
 from demur.report.files import write_text
 from demur.run.folder import RunFolder, default_folder, require_room
 from demur.run.journal import content_key
@@ -46,58 +40,10 @@ from demur.treating.stages import (
     scorecard,
     splits_of,
 )
+from demur.treating.treated import Outcome, Treated, Treatment
 
 PATCH = "patch.safetensors"
 TEMPLATE = "chat_template.jinja"
-
-
-@dataclass(frozen=True)
-class Treated:
-    """What a treatment came to, before it is measured.
-
-    Attributes:
-        changes: called once, if there is no patch yet; the change of each tensor, by its name in
-            the checkpoint.
-        chosen, tried: the candidate that the changes are, and all that validation compared.
-        steps: what was done, a step a sentence or two, for the report.
-        rank: of the low-rank changes; None where they are full.
-        purpose: what the first split's prompts were there for, if it is not the configuration's.
-        graft: what a search for a graft found; None where nothing was grafted.
-        payment: what the candidate costs beside what was allowed; None where nothing was limited.
-    """
-
-    changes: Callable[[], Mapping[str, LowRank | Dense]]
-    chosen: Option
-    tried: tuple[Option, ...]
-    steps: tuple[str, ...]
-    rank: int | None
-    payment: Payment | None = None
-    purpose: str = ""
-    graft: GraftFacts | None = None
-
-
-Treatment = Callable[[Context, ChatModel, Splits], Treated]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-        run: the run folder.
-        model: folder of the treated model, loadable with transformers alone.
-        patch: the patch file.
-        report: the HTML report.
-        headline: one sentence that says what changed.
-        scorecard: all figures.
-    """
-
-    run: Path
-    model: Path
-    patch: Path
-    report: Path
-    headline: str
-    scorecard: Scorecard
 
 
 def run_treatment(
