@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from demur.report import figures
+from demur import figures
 from demur.report.content import ReportContent
 from demur.report.plots import Plot, comparison_plot, curve_plot
 from demur.report.svg import COLOURS

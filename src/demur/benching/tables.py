@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demur import figures
 from demur.benching.config import BenchConfig
 from demur.benching.markdown import markdown_table
-from demur.report import figures
 from demur.report.files import write_text
 from demur.stats import Mean, mean
 

@@ -91,7 +91,7 @@ def converse(
     from rich.table import Table
     from rich.text import Text
 
-    from demur.report.figures import plain
+    from demur.figures import plain
 
     console.print("Each line is asked on its own; an empty line ends it.", style="dim")
     while (line := read().strip()) not in LEAVING:

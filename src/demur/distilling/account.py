@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from demur import figures
 from demur.distill.choose import Candidate
 from demur.distilling.config import DistillConfig
 from demur.distilling.logits import FACT as LOGITS
 from demur.distilling.objective import REWARD
 from demur.measure.allowance import Payment
-from demur.report import figures
 from demur.treating.stages import Context
 
 TRAINED = {

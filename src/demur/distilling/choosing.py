@@ -20,13 +20,13 @@ from demur.distill.teachers.choose import SELF
 from demur.distill.teachers.filtering import MOST_BENIGN
 from demur.distilling.config import REFUSAL, DistillConfig
 from demur.errors import PromptError
+from demur.figures import counts
 from demur.measure.protocol import standard_probes
 from demur.measure.validation import refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.models.endpoint import is_endpoint
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
-from demur.report.figures import counts
 from demur.treating.stages import Context
 
 PILOT = 24  # harmful requests, and as many twins

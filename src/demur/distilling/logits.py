@@ -31,8 +31,8 @@ from demur.distill.train import distilled, supervised
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made
 from demur.errors import TrainingError
+from demur.figures import grouped, percent
 from demur.models.chat_model import ChatModel
-from demur.report.figures import grouped, percent
 from demur.treating import stages
 
 EXAMPLES = 4  # of either kind, in a teacher's context, where it has room

@@ -12,8 +12,8 @@ from demur.distilling.begun import with_begun
 from demur.distilling.config import DistillConfig
 from demur.distilling.logits import prepare_logits
 from demur.distilling.make_lessons import Made
+from demur.figures import counts, rate_text
 from demur.models.chat_model import ChatModel
-from demur.report.figures import counts, rate_text
 from demur.treating.stages import Context
 
 REJECTED_TOKENS = 8

@@ -29,6 +29,7 @@ from demur.distill.teachers.recorded import recorded_lessons_source
 from demur.distill.teachers.remote import Remote
 from demur.distilling.config import DistillConfig
 from demur.errors import RunError
+from demur.figures import counts, grouped, rate_text
 from demur.judge.embedded import EmbeddedJudge
 from demur.judge.names import Means
 from demur.models.asking import Asker
@@ -37,7 +38,6 @@ from demur.models.chat_model import ChatModel
 from demur.models.resolve import ResolvedModel
 from demur.prompts.split import limit
 from demur.prompts.types import Prompt, Splits
-from demur.report.figures import counts, grouped, rate_text
 from demur.run.journal import content_key
 from demur.stats import Rate
 from demur.treating.stages import Context

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from demur import figures
 from demur.graft.agreement import Agreement, agreement
 from demur.graft.candidate import Candidate
 from demur.graft.deltas import Deltas, SameWeights, find_deltas
@@ -28,7 +29,6 @@ from demur.models.chat_model import ChatModel
 from demur.models.family import NotRelatives
 from demur.prompts.split import evenly
 from demur.prompts.types import Splits
-from demur.report import figures
 from demur.treating.apart import TaughtTheTest
 from demur.treating.stages import (
     Context,

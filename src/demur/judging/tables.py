@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from demur.report import figures
+from demur import figures
 from demur.stats import Mean, Rate
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from demur import figures
 from demur.measure.validation import Option
-from demur.report import figures
 
 # What goes beyond a limit is told in units of the limit, and of this where the limit is below it.
 LEAST_UNIT = 0.01

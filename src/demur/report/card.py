@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.measure.scorecard import Comparison, Scorecard
-from demur.report import figures, files
+from demur.report import files
 from demur.report.content import ReportContent
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from demur.report import figures
+from demur import figures
 from demur.report.content import GraftFacts, GraftModule, GraftPoint
 from demur.report.plots import NARROW, WIDE, Plot
 from demur.report.svg import COLOURS, SETTINGS, canvas, draw_words, embed

@@ -10,9 +10,10 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.measure.scorecard import CurvePoint
 from demur.measure.standing import Standing
-from demur.report import figures, html
+from demur.report import html
 from demur.report.leaderboard_table import (
     COLUMNS,
     corrected_text,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.measure.standing import Cell, ModelFigures, Row, Standing
-from demur.report import figures
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.measure.scorecard import Comparison, CurvePoint
-from demur.report import figures
 from demur.report.curve import draw_curve
 from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, draw_dot, draw_words, embed
 

@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from demur.report import figures
+from demur import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.measure.scorecard import Comparison, Scorecard
-from demur.report import figures
 
 if TYPE_CHECKING:
     from rich.table import Table

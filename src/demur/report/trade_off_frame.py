@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from demur.report import figures
+from demur import figures
 from demur.report.svg import COLOURS
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from demur.report import figures
+from demur import figures
 from demur.study.findings import Findings, SourceFindings
 from demur.study.tables import FEW, UNKNOWN, short
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from demur.report import figures
+from demur import figures
 from demur.study.definitions import definitions
 from demur.study.findings import Findings
 from demur.study.tables import Table, notes, tables

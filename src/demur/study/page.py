@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from demur.report import figures
+from demur import figures
 from demur.report.html import clip
 from demur.study.definitions import definitions
 from demur.study.findings import Findings

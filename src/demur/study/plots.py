@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from demur.report import figures
+from demur import figures
 from demur.report.plots import NARROW, WIDE, Plot
 from demur.report.svg import COLOURS, SETTINGS, canvas, clipped, draw_dot, draw_words, embed
 from demur.study.entropy import Estimate

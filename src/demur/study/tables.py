@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from demur.report import figures
+from demur import figures
 from demur.stats import Rate
 from demur.study.entropy import Estimate, rarefied_entropy
 from demur.study.findings import PATTERNS, Findings, PremiseTest, SourceFindings

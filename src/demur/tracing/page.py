@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demur import figures
 from demur.graft.tracing.effects import Cell
-from demur.report import figures
 from demur.tracing.decision import Decision, decision
 from demur.tracing.findings import Findings
 from demur.tracing.plots import heat_map

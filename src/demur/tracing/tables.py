@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from demur import figures
 from demur.graft.tracing.crossing import Crossing
 from demur.graft.tracing.effects import Agreement, Cell
 from demur.graft.tracing.names import TITLES
-from demur.report import figures
 from demur.stats import Mean
 from demur.tracing.decision import decision
 from demur.tracing.findings import CrossFindings, Findings, MapFindings

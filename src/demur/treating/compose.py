@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from demur import figures
 from demur.checkpoint import read_patch, update_results
 from demur.checkpoint.patch import PatchSummary
 from demur.measure.result import FILE, FORMAT, write_result
@@ -18,7 +19,7 @@ from demur.measure.validation import Option
 from demur.models.cache import file_sha256
 from demur.models.resolve import ResolvedModel
 from demur.prompts.types import Splits
-from demur.report import card, figures, files, html
+from demur.report import card, files, html
 from demur.report.content import (
     PatchFacts,
     Phase,

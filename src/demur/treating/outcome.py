@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demur import figures
 from demur.measure.scorecard import Comparison, Scorecard, Utility
-from demur.report import figures
 from demur.report.content import Goal
 
 HARMFUL_LEAST = 0.95

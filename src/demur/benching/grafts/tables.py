@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from demur import figures
 from demur.benching.grafts.config import GraftBenchConfig
 from demur.benching.grafts.result import Missing, Result
 from demur.benching.grafts.summary import (
@@ -17,7 +18,6 @@ from demur.benching.grafts.summary import (
     summaries,
 )
 from demur.benching.markdown import markdown_table
-from demur.report import figures
 from demur.report.files import write_text
 from demur.stats import Difference, Mean, paired, rate
 
