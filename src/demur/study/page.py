@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demur import figures
+from demur.report import html
 from demur.report.html import clip
 from demur.study.definitions import definitions
 from demur.study.findings import Findings
@@ -21,7 +22,7 @@ from demur.study.tables import notes, tables
 FILE = "study.html"
 SHOWN = 4  # refusals of a source
 _TEMPLATES = Path(__file__).parent / "templates"
-_STYLE = Path(figures.__file__).parent / "templates" / "report.css"
+_STYLE = html.TEMPLATES / "report.css"
 
 
 def render_page(findings: Findings, gathered: Sequence[Refusals]) -> str:

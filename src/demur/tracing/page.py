@@ -6,6 +6,7 @@ from pathlib import Path
 
 from demur import figures
 from demur.graft.tracing.effects import Cell
+from demur.report import html
 from demur.tracing.decision import Decision, decision
 from demur.tracing.findings import Findings
 from demur.tracing.plots import heat_map
@@ -14,7 +15,7 @@ from demur.tracing.tables import best, mean_text, sections, share_text
 FILE = "trace.html"
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORDS = {"mlp": "MLP"}
-_STYLE = Path(figures.__file__).parent / "templates" / "report.css"
+_STYLE = html.TEMPLATES / "report.css"
 
 
 def render_page(findings: Findings) -> str:
