@@ -31,7 +31,6 @@ from demur.measure.utility import perplexity_ratio
 from demur.models.chat_model import ChatModel
 from demur.models.generation import Decoding
 from demur.prompts.split import limit
-from demur.run.journal import content_key
 from demur.stats import mean
 from demur.treating.pipeline import opened
 from demur.treating.stages import Context, Side, divergence, measure, reference, reported_probes
@@ -190,7 +189,7 @@ def _told(bench: Bench, name: str, seed: int, pairs: tuple[MinimalPair, ...]) ->
     what was trained is on disk, and its lessons are in the journal.
     """
     context, row = bench.context, ROWS[name]
-    key = f"bench/{name}/{seed}/{content_key(pairs_key(pairs))}"
+    key = f"bench/{name}/{seed}/{pairs_key(pairs)}"
     known = context.folder.journal.fact(key)
     if known is None:
         with row.treat(bench, seed) as treated:
