@@ -22,6 +22,7 @@ from demur.distill.recipe import Recipe, lesson_order, trained_layers
 from demur.distill.steps import complete_checkpoints, progress_of, quick_arithmetic, trainer_of
 from demur.distill.warm_start import begin_from
 from demur.errors import TrainingError
+from demur.models.attention import quick_attention
 from demur.models.chat_model import ChatModel
 from demur.run.folder import require_room, room_on_disk
 from demur.run.processes import launched
@@ -140,7 +141,10 @@ def train(
             trainer.args.save_steps = every
             trainer.state.save_steps = every
             trainer.add_callback(progress_of(model, narrator, folder, advance, done))
-            with quick_arithmetic():
+            longest = max(
+                len(one.prompt) + max(len(one.answer), len(one.rejected)) for one in lessons
+            )
+            with quick_arithmetic(), quick_attention(model, longest):
                 trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
         del trainer
     model.eval()
