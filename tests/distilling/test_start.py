@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from tests.distilling.test_distill import SMALL
 from tests.small_run import prepare
 from tests.tiny import tiny_llama
 
+from demur.aligning.align import align
+from demur.aligning.config import AlignConfig
 from demur.checkpoint import Dense, checkpoint_hash, make_patch, open_checkpoint, read_patch
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
@@ -46,9 +48,21 @@ def test_reinforcement_goes_on_from_what_was_taught(config: DistillConfig, first
     assert untouched[0] == untouched[1]  # it is compared with the student as that was
 
 
-def test_a_run_is_another_where_it_begins_elsewhere(config: DistillConfig) -> None:
+def test_a_run_is_another_where_it_begins_with_another_change(
+    config: DistillConfig, first: Outcome, tmp_path: Path
+) -> None:
     assert "from_patch" not in config.identity()  # runs of earlier versions go on
-    assert replace(config, from_patch="one").identity() != config.identity()
+    begun = replace(config, from_patch=str(first.run)).identity()
+    assert begun != config.identity()
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(first.patch.read_bytes())
+    assert replace(config, from_patch=str(moved)).identity() == begun
+    name = "model.norm.weight"
+    base = Path(config.model)
+    other = Dense(np.full(open_checkpoint(base).tensors[name].shape, 2, "f4"))
+    moved.unlink()
+    make_patch(base, {name: other}, moved, base_name="x", recipe={}, results={})
+    assert replace(config, from_patch=str(moved)).identity() != begun
 
 
 def test_lessons_of_another_seed_are_refused_before_any_work(
@@ -60,6 +74,13 @@ def test_lessons_of_another_seed_are_refused_before_any_work(
     assert failed.value.remedy == "Give --seed 0."
     with pytest.raises(CheckpointError):
         distill(replace(config, from_patch="nowhere"), run=run, narrator=Quiet())
+    shared = {each.name: getattr(config, each.name) for each in fields(config)}
+    with pytest.raises(ConfigError, match="trained with the seed 0"):
+        align(
+            AlignConfig(**{**shared, "seed": 1, "from_patch": str(first.patch)}),
+            run=run,
+            narrator=Quiet(),
+        )
     assert not run.exists()
 
 

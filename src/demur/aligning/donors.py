@@ -21,7 +21,7 @@ from demur.checkpoint import read_patch
 from demur.errors import CheckpointError, DemurError
 from demur.models.lineage import aligned_names, lineage_of
 from demur.models.resolve import ALIASES, ResolvedModel, resolve
-from demur.treating.pipeline import PATCH
+from demur.run.folder import PATCH
 from demur.treating.stages import Context
 
 MOST = 3  # that are tried

@@ -12,6 +12,7 @@ from demur.aligning.config import AlignConfig
 from demur.aligning.donors import Donor, Looked, look_for_donors
 from demur.distill.teachers.filtering import UnfitTeacher
 from demur.distilling.choosing import choose_teaching
+from demur.distilling.start import require_start
 from demur.distilling.treatment import distilling, teacher_of
 from demur.errors import ConfigError
 from demur.grafting.config import GraftConfig
@@ -27,16 +28,19 @@ CHOOSING = "Choosing a path"
 
 
 def aligning(config: AlignConfig, means: Means | None = None) -> Treatment:
-    """Return the treatment that chooses for itself; a teacher is looked for before anything else.
+    """Return the treatment that chooses for itself.
+
+    A teacher, and a patch to begin from, are looked for before anything else.
 
     Args:
         means: how a teacher behind an endpoint is asked.
 
     Raises:
-        DemurError: there is no such teacher.
+        DemurError: there is no such teacher or patch, or it was trained on test prompts.
     """
     means = means or Means()
     if config.path != "graft":
+        require_start(config)
         teacher_of(config, means)
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:

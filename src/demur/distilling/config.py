@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from cyclopts import Parameter
 
 from demur.options import TRAINING
+from demur.run.folder import PATCH
 from demur.treating.config import BUDGETED, TreatmentConfig
 
 OBJECTIVE = Literal["sft", "dpo", "rloo", "grpo", "logits"]
@@ -144,13 +146,30 @@ class DistillConfig(TreatmentConfig):
         self._require("strengths", "above 0, each", all(0 < s < math.inf for s in self.strengths))
 
     def identity(self) -> dict[str, Any]:
-        """Return every choice, later additions only where they are made: earlier runs go on."""
+        """Return every choice, later additions only where they are made: earlier runs go on.
+
+        A patch that training begins from is told by what is in it, not by where it lies.
+
+        Raises:
+            CheckpointError: there is no such patch.
+        """
+        from demur.checkpoint import read_patch
+
         default = {each.name: each.default for each in fields(self)}
-        return {
+        made = {
             name: value
             for name, value in self.resolved().items()
             if name not in (*ADDED, *BUDGETED) or value != default[name]
         }
+        if self.from_patch is not None:
+            made["from_patch"] = read_patch(self.begun_at).manifest.hash
+        return made
+
+    @property
+    def begun_at(self) -> Path:
+        """Where the patch lies that training begins from: a run folder stands for its own."""
+        path = Path(self.from_patch or "")
+        return path / PATCH if path.is_dir() else path
 
     @property
     def _known_objective(self) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from demur.checkpoint import LowRank, read_patch
 from demur.checkpoint.factors import read_factors
 from demur.distilling.config import DistillConfig
 from demur.errors import ConfigError
 from demur.treating.apart import require_apart
-from demur.treating.pipeline import PATCH
 
 
 def require_start(config: DistillConfig) -> None:
@@ -20,7 +17,7 @@ def require_start(config: DistillConfig) -> None:
         CheckpointError: there is no such patch.
     """
     if config.from_patch is not None:
-        require_apart(config, read_patch(_path(config)).path, f"patch {config.from_patch}")
+        require_apart(config, read_patch(config.begun_at).path, f"patch {config.from_patch}")
 
 
 def read_start(config: DistillConfig, base_hash: str) -> dict[str, LowRank] | None:
@@ -35,7 +32,7 @@ def read_start(config: DistillConfig, base_hash: str) -> dict[str, LowRank] | No
     """
     if config.from_patch is None:
         return None
-    patch = read_patch(_path(config))
+    patch = read_patch(config.begun_at)
     if patch.manifest.base_hash != base_hash:
         raise ConfigError(
             f"The patch {config.from_patch} was made for {patch.manifest.base_name}, whose weights "
@@ -51,9 +48,3 @@ def read_start(config: DistillConfig, base_hash: str) -> dict[str, LowRank] | No
             f"Give --rank {highest}.",
         )
     return changes
-
-
-def _path(config: DistillConfig) -> Path:
-    """Return the patch's path: that of a run folder stands for the patch in it."""
-    path = Path(config.from_patch or "")
-    return path / PATCH if path.is_dir() else path

@@ -20,6 +20,8 @@ from typing import IO, Any
 from demur.errors import RunError
 from demur.run.journal import Journal, content_key
 
+PATCH = "patch.safetensors"  # the change alone, in the folder of a run that makes one
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is there whole or not at all."""

@@ -27,7 +27,7 @@ from demur.models.device import choose_device_and_dtype
 from demur.models.resolve import resolve
 from demur.prompts.types import SPLITS, Splits
 from demur.report.files import write_text
-from demur.run.folder import RunFolder, default_folder, require_room
+from demur.run.folder import PATCH, RunFolder, default_folder, require_room
 from demur.run.journal import content_key
 from demur.run.processes import launched, require_sharing
 from demur.treating.config import TreatmentConfig
@@ -42,7 +42,6 @@ from demur.treating.stages import (
 )
 from demur.treating.treated import Outcome, Treated, Treatment
 
-PATCH = "patch.safetensors"
 TEMPLATE = "chat_template.jinja"
 
 
