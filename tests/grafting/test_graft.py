@@ -164,7 +164,8 @@ def test_a_patch_is_a_donor(place: Place) -> None:
         results={},
     )
     outcome = place.run("patched", donor=str(patch), base=None)
-    assert harmful(outcome)[1] > 0.5
+    before, after = harmful(outcome)
+    assert after >= before + 2 / 6  # of six; how many exactly is the processor's rounding
     assert record(outcome)["base"] == str(place.relatives.base)
 
 

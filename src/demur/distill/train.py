@@ -114,13 +114,9 @@ def train(
             "Give more prompts, or lower --batch.",
         )
     set_seed(recipe.seed)
+    dtypes = {name: one.dtype for name, one in chat.model.named_parameters()}
     if recipe.full:
-        model, layers = chat.model, trained_layers(_depth(chat.model), recipe)
-        dtypes = {name: one.dtype for name, one in model.named_parameters()}
-        trained = whole.begin(model, layers)
-        count = sum(one.numel() for one in trained.values())
-        require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
-        narrator.say(f"  all weights of {len(layers)} layers are trained: {count / 1e6:.1f} M")
+        model = _unfrozen(chat.model, recipe, folder, narrator)
     else:
         model = wrapped(chat.model, recipe)
     with launched().leader_first(on_cpu=chat.placement.device == "cpu"):
@@ -131,20 +127,16 @@ def train(
             narrator.say(f"  {count} adapters begin with what an earlier run taught them")
         elif recipe.informed:
             _inform(model, lessons, recipe, narrator)
-    every = max(1, math.ceil(steps / recipe.checkpoints))
-    last = steps  # the Trainer saves at the end whatever the interval
-    if not known or int(known[-1].name.split("-")[1]) < last:
+    done = int(known[-1].name.split("-")[1]) if known else 0
+    if done < steps:
         with room_on_disk(folder), narrator.progress("training steps", steps) as advance:
-            done = int(known[-1].name.split("-")[1]) if known else 0
             ordered = order[: steps * recipe.batch]
             trainer = trainer_of(chat, model, lessons, ordered, recipe, folder, objective)
-            trainer.args.save_steps = every
-            trainer.state.save_steps = every
+            # It saves at the end whatever the interval.
+            trainer.args.save_steps = max(1, math.ceil(steps / recipe.checkpoints))
+            trainer.state.save_steps = trainer.args.save_steps
             trainer.add_callback(progress_of(model, narrator, folder, advance, done))
-            longest = max(
-                len(one.prompt) + max(len(one.answer), len(one.rejected)) for one in lessons
-            )
-            with quick_arithmetic(), quick_attention(model, longest):
+            with quick_arithmetic(), quick_attention(model, max(map(_length, lessons))):
                 trainer.train(resume_from_checkpoint=str(known[-1]) if known else None)
         del trainer
     model.eval()
@@ -154,6 +146,19 @@ def train(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return model, complete_checkpoints(folder)
+
+
+def _unfrozen(model: Any, recipe: Recipe, folder: Path, narrator: Narrator) -> Any:
+    """Return the model with the weights of its layers to be trained, if there is room for that."""
+    layers = trained_layers(_depth(model), recipe)
+    count = sum(one.numel() for one in whole.begin(model, layers).values())
+    require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
+    narrator.say(f"  all weights of {len(layers)} layers are trained: {count / 1e6:.1f} M")
+    return model
+
+
+def _length(lesson: Lesson) -> int:
+    return len(lesson.prompt) + max(len(lesson.answer), len(lesson.rejected))
 
 
 def _depth(model: Any) -> int:

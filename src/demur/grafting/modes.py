@@ -124,69 +124,101 @@ def open_mode(
         starts: grafts that were good for relatives. Where one of them, at the scale that suits
             this recipient, is as good as all that the donor has, nothing else is looked for.
     """
-    limit = (
-        oracle.donor.over_refusal if config.max_over_refusal is None else config.max_over_refusal
-    )
-    diverging = config.max_divergence
-    if diverging is None and oracle.places["ordinary"]:
-        diverging = oracle.utility.divergence(oracle.whole)
-    budget = Budget(config.max_share, limit, diverging)
-    limits = Limits(min(0.5, limit + BEYOND), oracle.before.harmful.value, diverging, spared=limit)
+    budget, limits = _bounds(config, oracle)
     allowed = allowance(config)
     starts = starts or read_starts(config.start)
     known: tuple[Point, ...] = ()
     if starts:
-        known = _swept(
-            Sweep(starts, oracle.deltas, limits=limits, budget=config.max_share), oracle, context
-        )
+        sweep = Sweep(starts, oracle.deltas, limits=limits, budget=config.max_share)
+        known = _swept(sweep, oracle, context)
         found = _from_starts(known, budget, oracle, context, allowed)
         if found is not None:
             return found
-    deltas = oracle.deltas
-    modules = [
-        name
-        for name in deltas.changed
-        if not config.kinds or deltas[name].module.kind in config.kinds
-    ]
-    order = order_of(oracle, modules)
+    order = order_of(oracle, _looked_at(config, oracle))
     context.narrator.say("  most for refusal: " + ", ".join(name for name, _ in order[:5]))
-    sets = nested(
-        [name for name, _ in order],
-        deltas,
-        shares=config.shares,
-        ranks=(*config.ranks, None),
-        most=config.max_share,
-    )
-    sweep = Sweep(sets, deltas, limits=limits, budget=config.max_share)
-    if not sweep.lines:
-        raise NothingToGive(
-            f"No set of modules fits into {config.max_share:.2%} of the parameters.",
-            "Allow a larger --max-share, smaller --shares or lower --ranks.",
-        )
-    points = (*known, *_swept(sweep, oracle, context))
+    points = (*known, *_swept(_sweep(config, oracle, order, limits), oracle, context))
     front = pareto(points)
     choice, text = _choice(front, budget, context, allowed)
     best = choice.point
-    finalists = [best.candidate]
-    searched = None
-    if len(best.candidate.modules) > 1 and config.tests:
-        wanted = Wanted(
-            oracle.before.harmful.value
-            + config.enough * (best.refusal - oracle.before.harmful.value),
-            best.standing.twins.value if best.standing.twins.n else None,
-            best.standing.ordinary.value if best.standing.ordinary.n else None,
-        )
-        searched = search_modules(
-            config, context, oracle, order, best.candidate, wanted, config.tests
-        )
-        finalists.append(searched.candidate)
-    finalists += _others(front, best, budget, allowed)
+    searched = _smaller(config, context, oracle, order, best)
+    finalists = [
+        best.candidate,
+        *((searched.candidate,) if searched else ()),
+        *_others(front, best, budget, allowed),
+    ]
     steps = (
         f"{len(points)} grafts (sets of modules in the order of the trace, at several "
         f"scales and ranks) were measured on search prompts; {len(front)} are on the front. {text}",
         *((searched.sentence,) if searched else ()),
     )
     return Found(tuple(dict.fromkeys(finalists)), steps, order, points, searched)
+
+
+def _bounds(config: GraftConfig, oracle: Oracle) -> tuple[Budget, Limits]:
+    """Return what a graft may cost, and from where on larger scales are not tried.
+
+    What the user does not say is what the donor's whole change costs.
+    """
+    over = oracle.donor.over_refusal if config.max_over_refusal is None else config.max_over_refusal
+    diverging = config.max_divergence
+    if diverging is None and oracle.places["ordinary"]:
+        diverging = oracle.utility.divergence(oracle.whole)
+    before = oracle.before.harmful.value
+    limits = Limits(min(0.5, over + BEYOND), before, diverging, spared=over)
+    return Budget(config.max_share, over, diverging), limits
+
+
+def _looked_at(config: GraftConfig, oracle: Oracle) -> list[str]:
+    """Return the modules that the donor changed and the user wants looked at."""
+    deltas = oracle.deltas
+    return [
+        name
+        for name in deltas.changed
+        if not config.kinds or deltas[name].module.kind in config.kinds
+    ]
+
+
+def _sweep(
+    config: GraftConfig, oracle: Oracle, order: Sequence[tuple[str, float]], limits: Limits
+) -> Sweep:
+    """Return the sweep over sets of the first modules of an order, at several ranks and scales.
+
+    Raises:
+        NothingToGive: no set is small enough.
+    """
+    sets = nested(
+        [name for name, _ in order],
+        oracle.deltas,
+        shares=config.shares,
+        ranks=(*config.ranks, None),
+        most=config.max_share,
+    )
+    sweep = Sweep(sets, oracle.deltas, limits=limits, budget=config.max_share)
+    if not sweep.lines:
+        raise NothingToGive(
+            f"No set of modules fits into {config.max_share:.2%} of the parameters.",
+            "Allow a larger --max-share, smaller --shares or lower --ranks.",
+        )
+    return sweep
+
+
+def _smaller(
+    config: GraftConfig,
+    context: Context,
+    oracle: Oracle,
+    order: Sequence[tuple[str, float]],
+    best: Point,
+) -> Searched | None:
+    """Look for a smaller set that refuses as `best` does; None where there is none to look for."""
+    if len(best.candidate.modules) < 2 or not config.tests:
+        return None
+    before, standing = oracle.before.harmful.value, best.standing
+    wanted = Wanted(
+        before + config.enough * (best.refusal - before),
+        standing.twins.value if standing.twins.n else None,
+        standing.ordinary.value if standing.ordinary.n else None,
+    )
+    return search_modules(config, context, oracle, order, best.candidate, wanted, config.tests)
 
 
 def _swept(sweep: Sweep, oracle: Oracle, context: Context) -> tuple[Point, ...]:
