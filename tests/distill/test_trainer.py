@@ -12,7 +12,7 @@ import torch
 from tests.distill.students import made_lessons
 from tests.models.architectures import tiny
 
-from demur.distill.collate import Collator, shared_prefix
+from demur.distill.collate import TEXTS, Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Supervised
 from demur.distill.objectives.sft import decision as decided
@@ -214,19 +214,20 @@ def written(model: Any, count: int, tokens: int = 9) -> list[Lesson]:
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_text_adds_its_mean_divergence_however_the_step_is_divided(accumulation):
+def test_texts_add_their_mean_divergence_however_the_step_is_divided(accumulation):
     model = tiny("llama")
-    lessons, (first, text) = made_lessons(model, 4), written(model, 2)
+    lessons, texts = made_lessons(model, 4), written(model, TEXTS + 2)
     student = moved("llama")
-    collate = Collator(lessons, shared_prefix(student, lessons), [first, text])
+    collate = Collator(lessons, shared_prefix(student, lessons), texts)
     at = trainer(keep_weight=0.7, accumulation=accumulation)
     bare = at.compute_loss(student, collate([{"lesson": i, "text": -1} for i in range(4)]))
-    rows = [{"lesson": 0, "text": 1}, *({"lesson": i, "text": -1} for i in range(1, 4))]
-    with_text = at.compute_loss(student, collate(rows))
-    ids = torch.tensor([[*text.prompt, *text.answer[:-1]]])
-    now, before = student(ids).logits[0].log_softmax(-1), model(ids).logits[0].log_softmax(-1)
+    rows = [{"lesson": 0, "text": TEXTS}, *({"lesson": i, "text": -1} for i in range(1, 4))]
+    with_texts = at.compute_loss(student, collate(rows))
+    read = [*texts[TEXTS:], *texts[: TEXTS - 2]]  # after the last comes the first
+    ids = torch.tensor([[*text.prompt, *text.answer[:-1]] for text in read])
+    now, before = student(ids).logits.log_softmax(-1), model(ids).logits.log_softmax(-1)
     whole = (before.exp() * (before - now)).sum(-1).mean()
-    added = float(with_text - bare) / (0.7 * TEXT_WEIGHT)
+    added = float(with_texts - bare) / (0.7 * TEXT_WEIGHT)
     assert added == pytest.approx(float(whole), rel=0.03)  # kept in half precision
 
 

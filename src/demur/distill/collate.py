@@ -18,6 +18,7 @@ from demur.distill.lessons import Lesson
 from demur.models.forward import can_share_prefix, common_prefix
 
 IGNORED = -100
+TEXTS = 4  # that a step reads
 
 
 class Collator:
@@ -39,7 +40,7 @@ class Collator:
         self.branch = branch
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return tensors for an `Objective` from rows that name lessons and texts."""
+        """Return tensors for an `Objective` from rows that name lessons, and the first of texts."""
         import torch
 
         lessons = [self.lessons[row["lesson"]] for row in rows]
@@ -91,7 +92,12 @@ class Collator:
                     begin = longest - len(lesson.answer)
                     batch["log_probabilities"][place, begin:] = lesson.log_probabilities.float()
                     batch["candidates"][place, begin:] = lesson.candidates.long()
-        texts = [self.texts[row["text"]] for row in rows if row.get("text", -1) >= 0]
+        texts = [
+            self.texts[(row["text"] + place) % len(self.texts)]
+            for row in rows
+            if row.get("text", -1) >= 0
+            for place in range(min(TEXTS, len(self.texts)))
+        ]
         if texts:
             batch["text_ids"] = torch.tensor([(*one.prompt, *one.answer[:-1]) for one in texts])
             batch["text_before"] = torch.stack([one.log_probabilities.float() for one in texts])

@@ -173,23 +173,23 @@ def _arguments(chat: ChatModel, recipe: Recipe, steps: int, folder: Path) -> Any
 
 
 def _rows(order: Sequence[int], texts: int, recipe: Recipe) -> Any:
-    """Return a data set of the lessons' places, with a text's place in every other step.
+    """Return a data set of the lessons' places, with the place of a step's first text in each step.
 
-    One process reads it, but for a divided student: all then make the same forward passes.
+    One process reads them, but for a divided student: all then make the same forward passes.
 
     Args:
         texts: how many there are.
     """
     from datasets import Dataset
 
-    from demur.distill.trainer import TEXT_EVERY
+    from demur.distill.collate import TEXTS
 
     processes = launched()
     readers = processes.count if processes.divided else 1
     at_once = micro_batch(recipe, processes.count)  # processes take them in turn
-    turns = range(0, len(order), recipe.batch * TEXT_EVERY) if texts else ()
+    turns = range(0, len(order), recipe.batch) if texts else ()
     text = {
-        place + reader * at_once: turn % texts
+        place + reader * at_once: turn * TEXTS % texts
         for turn, place in enumerate(turns)
         for reader in range(readers)
     }
@@ -250,7 +250,7 @@ def trainer_of(
     trainer.objective = objective
     if recipe.full:
         trainer.whole = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    # A step's one text is read by one process, and gradients are averaged over all of them.
+    # A step's texts are read by one process, and gradients are averaged over all of them.
     alone = 1 if processes.divided else processes.count
     trainer.text_weight = recipe.keep_weight * TEXT_WEIGHT * alone
     if processes.follows:  # each draws other numbers where the student writes

@@ -1,6 +1,6 @@
 """The trainer: TRL's SFTTrainer, whose steps ask one of demur's objectives for the loss.
 
-Every second step also reads one text that the student wrote of itself, and adds its mean KL a token
+Every step also reads a few texts that the student wrote of itself, and adds their mean KL a token
 times `text_weight`. What makes a step quick: the head is applied to answer positions only, the
 template's common beginning is computed once a batch, and layers below the lowest trained one need
 no gradient.
@@ -19,8 +19,7 @@ from demur.distill import whole
 from demur.distill.objectives import Objective, Supervised
 from demur.distill.scores import text_divergence
 
-TEXT_WEIGHT = 8.0
-TEXT_EVERY = 2
+TEXT_WEIGHT = 24.0
 
 
 class RefusalTrainer(SFTTrainer):  # type: ignore[misc]

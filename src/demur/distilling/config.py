@@ -91,7 +91,7 @@ class DistillConfig(TreatmentConfig):
     train_ordinary: Annotated[int, TRAINING] = 320
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
-    train_texts: Annotated[int, TRAINING] = 64
+    train_texts: Annotated[int, TRAINING] = 256
     full: Annotated[bool, TRAINING] = False
     full_learning_rate: Annotated[float, TRAINING] = 3e-5
     from_patch: Annotated[str | None, TRAINING] = None
