@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,15 @@ def panels(splits: Splits, data: Path, pairs: int, n: int) -> list[Panel]:
     return found
 
 
-def margins(chat: ChatModel, texts: Sequence[str], token: int) -> list[float]:
-    """Return each request's margin; where the token is not among the 64 likeliest, a bound."""
+def margins(chat: ChatModel, texts: Sequence[str], refusing: Collection[int]) -> list[float]:
+    """Return each request's margin; where no refusing token is among the 64 likeliest, a bound."""
     found = [0.0] * len(texts)
     for batch in decode_all(chat, [chat.encode(text) for text in texts], 1, candidates=64):
         for index, written in batch:
             values, ids = written.log_probabilities[0], written.candidates[0].tolist()
-            place = ids.index(token) if token in ids else len(ids) - 1
-            rival = values[1] if place == 0 else values[0]
-            found[index] = float(values[place] - rival)
+            place = next((i for i, one in enumerate(ids) if one in refusing), len(ids) - 1)
+            rival = next(i for i, one in enumerate(ids) if one not in refusing)
+            found[index] = float(values[place] - values[rival])
     return found
 
 
@@ -125,13 +125,14 @@ def main() -> int:
     original = load_chat_model(resolve(config.model).folder, placement, weights="original")
     probed = probe_scores(original, splits, arguments.probe, shown)
     aligned = load_chat_model(arguments.run / "model", placement, weights="aligned")
-    token = aligned.tokenizer(configuration["refusal"], add_special_tokens=False).input_ids[0]
+    sentences = aligned.tokenizer(list(configuration["refusal"]), add_special_tokens=False)
+    refusing = {ids[0] for ids in sentences.input_ids}
     figure, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.9), sharey=True)
     print("| prompts | n | AUC probe, aligned | benign at 90 % of harmful | benign at 95 % |")
     print("|---|---|---|---|---|")
     for axis, (title, *sides), scores in zip(axes, shown, probed, strict=True):
         both = {"probe, untouched": scores}
-        both["aligned"] = [margins(aligned, side, token) for side in sides]
+        both["aligned"] = [margins(aligned, side, refusing) for side in sides]
         areas, rates = [], []
         for label, (harmful, benign) in both.items():
             xs, ys = curve(harmful, benign)
