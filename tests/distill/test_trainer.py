@@ -12,15 +12,17 @@ import torch
 from tests.distill.students import made_lessons
 from tests.models.architectures import tiny
 
-from demur.distill.collate import TEXTS, Collator, shared_prefix
+from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
 from demur.distill.objectives import Supervised
 from demur.distill.objectives.sft import decision as decided
-from demur.distill.trainer import TEXT_WEIGHT, RefusalTrainer
+from demur.distill.trainer import RefusalTrainer
 from demur.models.forward import common_prefix
 from demur.models.generation import write_freely
 
 REFUSAL = made_lessons(tiny("llama"), 2)[1].answer[0]
+
+TEXTS, WEIGHT = 4, 8.0  # that a step reads, and what they count
 
 
 def moved(name: str) -> Any:
@@ -42,7 +44,7 @@ def trainer(
     bare = RefusalTrainer.__new__(RefusalTrainer)
     tokens = () if refusal is None else (refusal,)
     bare.objective = Supervised(tokens, keep_weight, decision_weight)
-    bare.text_weight = keep_weight * TEXT_WEIGHT
+    bare.text_weight = keep_weight * WEIGHT
     bare.current_gradient_accumulation_steps = accumulation
     return bare
 
@@ -218,7 +220,7 @@ def test_texts_add_their_mean_divergence_however_the_step_is_divided(accumulatio
     model = tiny("llama")
     lessons, texts = made_lessons(model, 4), written(model, TEXTS + 2)
     student = moved("llama")
-    collate = Collator(lessons, shared_prefix(student, lessons), texts)
+    collate = Collator(lessons, shared_prefix(student, lessons), texts, step_texts=TEXTS)
     at = trainer(keep_weight=0.7, accumulation=accumulation)
     bare = at.compute_loss(student, collate([{"lesson": i, "text": -1} for i in range(4)]))
     rows = [{"lesson": 0, "text": TEXTS}, *({"lesson": i, "text": -1} for i in range(1, 4))]
@@ -227,7 +229,7 @@ def test_texts_add_their_mean_divergence_however_the_step_is_divided(accumulatio
     ids = torch.tensor([[*text.prompt, *text.answer[:-1]] for text in read])
     now, before = student(ids).logits.log_softmax(-1), model(ids).logits.log_softmax(-1)
     whole = (before.exp() * (before - now)).sum(-1).mean()
-    added = float(with_texts - bare) / (0.7 * TEXT_WEIGHT)
+    added = float(with_texts - bare) / (0.7 * WEIGHT)
     assert added == pytest.approx(float(whole), rel=0.03)  # kept in half precision
 
 

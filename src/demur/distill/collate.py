@@ -18,7 +18,6 @@ from demur.distill.lessons import Lesson
 from demur.models.forward import can_share_prefix, common_prefix
 
 IGNORED = -100
-TEXTS = 4  # that a step reads
 
 
 class Collator:
@@ -30,12 +29,14 @@ class Collator:
         shared: int,
         texts: Sequence[Lesson] = (),
         *,
+        step_texts: int = 1,
         pairs: bool = False,
         branch: bool = True,
     ) -> None:
         self.lessons = lessons
         self.shared = shared
         self.texts = texts
+        self.step_texts = min(step_texts, len(texts))
         self.pairs = pairs
         self.branch = branch
 
@@ -96,7 +97,7 @@ class Collator:
             self.texts[(row["text"] + place) % len(self.texts)]
             for row in rows
             if row.get("text", -1) >= 0
-            for place in range(min(TEXTS, len(self.texts)))
+            for place in range(self.step_texts)
         ]
         if texts:
             batch["text_ids"] = torch.tensor([(*one.prompt, *one.answer[:-1]) for one in texts])

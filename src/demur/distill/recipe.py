@@ -32,6 +32,8 @@ class Recipe:
         batch: lessons a step; micro_batch: lessons a forward pass.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
+        step_texts: how many of the student's own texts a step reads.
+        text_weight: how many times that on the student's own texts outside a chat.
         decision_weight: the weight of the first token's decision; see `objectives.sft`.
         on_policy, divergence: the share of answers that the student writes in training, and the
             coefficient of the divergence from the teacher; see `objectives.logits`.
@@ -56,6 +58,8 @@ class Recipe:
     micro_batch: int = 16
     epochs: int = 1
     keep_weight: float = 1.0
+    step_texts: int = 8
+    text_weight: float = 24.0
     decision_weight: float = 1.0
     on_policy: float = 0.5
     divergence: float = 0.5

@@ -182,14 +182,12 @@ def _rows(order: Sequence[int], texts: int, recipe: Recipe) -> Any:
     """
     from datasets import Dataset
 
-    from demur.distill.collate import TEXTS
-
     processes = launched()
     readers = processes.count if processes.divided else 1
     at_once = micro_batch(recipe, processes.count)  # processes take them in turn
     turns = range(0, len(order), recipe.batch) if texts else ()
     text = {
-        place + reader * at_once: turn * TEXTS % texts
+        place + reader * at_once: turn * recipe.step_texts % texts
         for turn, place in enumerate(turns)
         for reader in range(readers)
     }
@@ -223,7 +221,7 @@ def trainer_of(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from demur.distill.collate import Collator, shared_prefix
-    from demur.distill.trainer import TEXT_WEIGHT, RefusalTrainer
+    from demur.distill.trainer import RefusalTrainer
 
     texts = [lesson for lesson in lessons if lesson.kind == "text"]
     processes = launched()
@@ -241,6 +239,7 @@ def trainer_of(
             lessons,
             shared_prefix(chat.model, lessons),
             texts,
+            step_texts=recipe.step_texts,
             pairs=objective.name == "dpo",
             branch=not processes.divided,
         ),
@@ -252,7 +251,7 @@ def trainer_of(
         trainer.whole = {name: one for name, one in model.named_parameters() if one.requires_grad}
     # A step's texts are read by one process, and gradients are averaged over all of them.
     alone = 1 if processes.divided else processes.count
-    trainer.text_weight = recipe.keep_weight * TEXT_WEIGHT * alone
+    trainer.text_weight = recipe.keep_weight * recipe.text_weight * alone
     if processes.follows:  # each draws other numbers where the student writes
         torch.manual_seed(recipe.seed + processes.rank)
     trainer.model_accepts_loss_kwargs = True  # compute_loss divides by the accumulation itself

@@ -19,8 +19,6 @@ from demur.distill import whole
 from demur.distill.objectives import Objective, Supervised
 from demur.distill.scores import text_divergence
 
-TEXT_WEIGHT = 24.0
-
 
 class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with a loss of demur's; takes the batches of a `Collator`.
@@ -32,7 +30,7 @@ class RefusalTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     objective: Objective = Supervised()
-    text_weight: float = TEXT_WEIGHT
+    text_weight: float = 1.0
     whole: Mapping[str, Any] = MappingProxyType({})
 
     def compute_loss(

@@ -17,7 +17,7 @@ REWARD = Literal["verdicts", "learned"]
 REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85,)
 # choices that earlier runs did not have
-ADDED = ("full", "full_learning_rate", "reward", "from_patch")
+ADDED = ("full", "full_learning_rate", "reward", "from_patch", "step_texts", "text_weight")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class DistillConfig(TreatmentConfig):
         longest: tokens of a request that is trained on; longer ones only where there are too few.
         own_tokens: tokens of the student's own answer in a lesson.
         train_texts: texts that the student writes of itself, as an anchor outside chats.
+        step_texts: how many of them a step reads.
         full: train all weights of the layers in place of a low-rank change; with first_layer 0 and
             last_layer 1 those outside the layers too.
         full_learning_rate: of AdamW, in place of learning_rate, where all weights are trained.
@@ -49,6 +50,8 @@ class DistillConfig(TreatmentConfig):
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
+        text_weight: how many times that on the texts of train_texts, a token of them; more holds
+            perplexity, and costs some of what is told apart.
         decision_weight: the weight of deciding rightly at the answer's first token.
         checkpoints: how often training is written down, to go on from.
         stopping_points: of the last checkpoints, how many validation chooses from.
@@ -75,12 +78,12 @@ class DistillConfig(TreatmentConfig):
     positive: ClassVar[tuple[str, ...]] = (
         *TreatmentConfig.positive,
         *("train_pairs", "longest", "own_tokens", "rank", "batch", "micro_batch", "epochs"),
-        *("checkpoints", "stopping_points", "sample_tokens"),
+        *("checkpoints", "stopping_points", "sample_tokens", "step_texts"),
     )
     not_negative: ClassVar[tuple[str, ...]] = (
         *TreatmentConfig.not_negative,
-        *("train_ordinary", "train_texts", "keep_weight", "decision_weight", "informed"),
-        "over_refusal_price",
+        *("train_ordinary", "train_texts", "keep_weight", "text_weight", "decision_weight"),
+        *("informed", "over_refusal_price"),
     )
 
     _: KW_ONLY
@@ -91,7 +94,8 @@ class DistillConfig(TreatmentConfig):
     train_ordinary: Annotated[int, TRAINING] = 320
     longest: Annotated[int, TRAINING] = 18
     own_tokens: Annotated[int, TRAINING] = 8
-    train_texts: Annotated[int, TRAINING] = 256
+    train_texts: Annotated[int, TRAINING] = 320
+    step_texts: Annotated[int, TRAINING] = 8
     full: Annotated[bool, TRAINING] = False
     full_learning_rate: Annotated[float, TRAINING] = 3e-5
     from_patch: Annotated[str | None, TRAINING] = None
@@ -104,6 +108,7 @@ class DistillConfig(TreatmentConfig):
     micro_batch: Annotated[int, TRAINING] = 32
     epochs: Annotated[int, TRAINING] = 1
     keep_weight: Annotated[float, TRAINING] = 1.0
+    text_weight: Annotated[float, TRAINING] = 24.0
     decision_weight: Annotated[float, TRAINING] = 1.0
     checkpoints: Annotated[int, TRAINING] = 3
     stopping_points: Annotated[int, TRAINING] = 1

@@ -113,6 +113,8 @@ def recipe_of(config: DistillConfig) -> Recipe:
         micro_batch=config.micro_batch,
         epochs=config.epochs,
         keep_weight=config.keep_weight,
+        step_texts=config.step_texts,
+        text_weight=config.text_weight,
         decision_weight=config.decision_weight,
         checkpoints=config.checkpoints,
         seed=config.seed,
