@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from tests.tiny import tiny_llama
 from demur.aligning.align import align
 from demur.aligning.config import AlignConfig
 from demur.checkpoint import Dense, checkpoint_hash, make_patch, open_checkpoint, read_patch
+from demur.distill import choose
+from demur.distill.choose import Candidate
+from demur.distilling import treatment
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.distilling.start import read_start
-from demur.errors import CheckpointError, ConfigError, DemurError
+from demur.errors import CheckpointError, ConfigError, DemurError, TrainingError
+from demur.stats import rate
 from demur.treating.treated import Outcome
 
 
@@ -107,3 +112,25 @@ def test_patches_that_training_cannot_begin_from(
     assert "low rank" in refused(replace(config, from_patch=str(path)), own).cause
     with pytest.raises(ConfigError, match="all weights are trained"):
         replace(begun, full=True)
+
+
+def test_a_student_that_was_taught_to_refuse_less_is_not_written(
+    config: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        treatment, "refusal_rates", lambda *_: (rate(80, 80), rate(0, 80), rate(0, 80))
+    )
+    monkeypatch.setattr(treatment, "teach", taught_nothing)
+    monkeypatch.setattr(choose, "put", lambda *_: None)
+    run = Path(config.model).parent / "less"
+    with pytest.raises(TrainingError, match="0 of 80 harmful validation requests, and 80 before"):
+        distill(config, run=run, narrator=Quiet())
+    assert not (run / "patch.safetensors").exists()
+    assert not (run / "model").exists()
+
+
+def taught_nothing(config: Any, context: Any, chat: Any, *_: Any, **__: Any) -> treatment.Taught:
+    """Come to a checkpoint that answers everything."""
+    none = rate(0, 80)
+    chosen = Candidate(none, none, none, Path("checkpoint-1"), 1.0)
+    return treatment.Taught(chosen, (chosen,))

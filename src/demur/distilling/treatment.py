@@ -17,8 +17,9 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
 from demur.distilling.start import read_start, require_start
-from demur.errors import ConfigError
+from demur.errors import ConfigError, TrainingError
 from demur.judge.names import Means
+from demur.measure.validation import refusal_rates
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
 from demur.run.processes import launched
@@ -139,6 +140,7 @@ def _treat(
     from demur.distill.choose import changes_of
 
     taught = teach(config, context, chat, splits, context.folder.path / "training", found, means)
+    _require_no_fewer(config, context, chat, splits, taught.chosen)
     base, chosen = context.resolved.folder, taught.chosen
     payment = allowance(config).payment(chosen, taught.tried)
     return Treated(
@@ -149,6 +151,32 @@ def _treat(
         None if config.full else config.rank,
         payment,
     )
+
+
+def _require_no_fewer(
+    config: DistillConfig, context: Context, chat: ChatModel, splits: Splits, chosen: Candidate
+) -> None:
+    """Check, before anything is written, that the student still refuses what it refused.
+
+    Reinforcement by a reward that tells little can teach the contrary. `chat.model` is left as the
+    chosen candidate.
+
+    Raises:
+        TrainingError: it refuses fewer harmful validation requests than before, beyond chance.
+    """
+    from demur.distill.choose import put
+
+    asked = {"harmful": choosing_probes(config, splits)["harmful"]}
+    put(chat.model, chosen.checkpoint, 0.0)
+    shared = (context.folder.journal, context.judge, context.narrator)
+    before, *_ = refusal_rates(chat, asked, *shared, "untouched")
+    put(chat.model, chosen.checkpoint, chosen.strength)
+    if chosen.harmful.high < before.value:
+        raise TrainingError(
+            f"It was taught to refuse less: {chosen.harmful.count} of {chosen.harmful.n} harmful "
+            f"validation requests, and {before.count} before. Nothing was written.",
+            "Give more prompts (--train-pairs), or take another --objective or --reward.",
+        )
 
 
 @dataclass(frozen=True)
