@@ -32,8 +32,8 @@ class Recipe:
         batch: lessons a step; micro_batch: lessons a forward pass.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
-        step_texts: how many of the student's own texts a step reads.
-        text_weight: how many times that on the student's own texts outside a chat.
+        text_weight: how many times that price divergence has on texts outside a chat.
+        step_texts: how many of those, the student's own, a step reads.
         decision_weight: the weight of the first token's decision; see `objectives.sft`.
         on_policy, divergence: the share of answers that the student writes in training, and the
             coefficient of the divergence from the teacher; see `objectives.logits`.

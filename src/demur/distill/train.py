@@ -122,11 +122,7 @@ def train(
     with launched().leader_first(on_cpu=chat.placement.device == "cpu"):
         known = complete_checkpoints(folder)
     if not recipe.full and not known:
-        if start is not None:
-            count = begin_from(model, start, open_checkpoint(chat.folder).tensors)
-            narrator.say(f"  {count} adapters begin with what an earlier run taught them")
-        elif recipe.informed:
-            _inform(model, lessons, recipe, narrator)
+        _begin(chat, model, lessons, recipe, start, narrator)
     done = int(known[-1].name.split("-")[1]) if known else 0
     if done < steps:
         with room_on_disk(folder), narrator.progress("training steps", steps) as advance:
@@ -155,6 +151,22 @@ def _unfrozen(model: Any, recipe: Recipe, folder: Path, narrator: Narrator) -> A
     require_room(folder, (STORED + recipe.checkpoints) * 4 * count)
     narrator.say(f"  all weights of {len(layers)} layers are trained: {count / 1e6:.1f} M")
     return model
+
+
+def _begin(
+    chat: ChatModel,
+    peft: Any,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    start: Mapping[str, LowRank] | None,
+    narrator: Narrator,
+) -> None:
+    """Have LoRA begin as an earlier change, or with the directions of the student's own states."""
+    if start is not None:
+        count = begin_from(peft, start, open_checkpoint(chat.folder).tensors)
+        narrator.say(f"  {count} adapters begin with what an earlier run taught them")
+    elif recipe.informed:
+        _inform(peft, lessons, recipe, narrator)
 
 
 def _length(lesson: Lesson) -> int:

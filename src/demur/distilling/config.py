@@ -50,8 +50,8 @@ class DistillConfig(TreatmentConfig):
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
         keep_weight: the price of divergence on benign requests.
-        text_weight: how many times that on the texts of train_texts, a token of them; more holds
-            perplexity, and costs some of what is told apart.
+        text_weight: how many times that price divergence has on those texts, a token; more holds
+            perplexity, and may cost some of what is told apart.
         decision_weight: the weight of deciding rightly at the answer's first token.
         checkpoints: how often training is written down, to go on from.
         stopping_points: of the last checkpoints, how many validation chooses from.
