@@ -217,6 +217,15 @@ def test_what_is_the_same_at_the_end_of_every_request_informs_nothing(dtype):
         assert float(one.abs().max()) < 1e2
 
 
+def test_sides_of_which_each_is_the_same_throughout_are_told_apart():
+    one, other = torch.randn(2, 12, generator=torch.Generator().manual_seed(0)).double()
+    harmful, benign = one.repeat(9, 1), other.repeat(20, 1)
+    for direction in discriminants(harmful, benign):
+        assert bool(torch.isfinite(direction).all())
+        assert torch.cosine_similarity(direction, one - other, dim=0) > 0.999
+        assert (torch.cat([harmful, benign]) @ direction).std().item() == pytest.approx(1)
+
+
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 def test_adapters_of_fused_experts_stay_random():
     peft = wrapped("mixtral", target_parameters=["mlp.experts.gate_up_proj"])

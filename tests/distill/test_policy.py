@@ -16,7 +16,7 @@ from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson, own_answers, refusing_lessons
 from demur.distill.objectives import DirectPreference, PolicyGradient, Supervised, VerdictReward
 from demur.distill.objectives.make import make_objective
-from demur.distill.objectives.policy import advantages, exact_divergence
+from demur.distill.objectives.policy import advantages, exact_divergence, tapered
 from demur.distill.sampling import sample
 from demur.distill.train import Recipe, target_modules, train
 from demur.errors import ConfigError
@@ -107,6 +107,28 @@ def test_a_demonstration_is_compared_with_what_was_drawn_and_drawn_answers_with_
     assert torch.allclose(found, centred / (1 + 1e-4))
     assert not advantages(torch.ones(2, 4), shown, "rloo").any()
     assert not advantages(torch.ones(2, 4), shown, "grpo").any()
+
+
+def test_a_demonstration_that_earns_less_is_pushed_away_as_far_as_the_student_says_it():
+    worth = torch.tensor([2.0, -2.0, -2.0, 0.0])
+    likely = torch.tensor([0.25, 0.25, 0.5, 0.5]).log()
+    shown = torch.tensor([True, True, False, True])
+    expected = torch.tensor([2.0, -0.5, -2.0, 0.0])
+    assert torch.allclose(tapered(worth, likely, shown), expected)
+
+
+def test_a_reward_that_likes_no_refusal_does_not_drive_it_to_nothing(tmp_path):
+    chat = student()
+    lessons = refusing_lessons(chat, HARMFUL, [REFUSAL])
+    model = wrapped(chat, 0.05)
+
+    def reward(rows: Sequence[Lesson], answers: Sequence[tuple[int, ...]]) -> list[float]:
+        return [-1.0 if answer == lessons[0].answer else 1.0 for answer in answers]
+
+    at = objective(chat, lessons, reward=reward, beta=0.0, keep_weight=0.0)
+    at.loss(model, batch_of(model, lessons, range(4))).backward()
+    moved = [float(one.grad.abs().max()) for one in model.parameters() if one.grad is not None]
+    assert max(moved) < 1e-3  # the student hardly ever says it, and all that it drew earned alike
 
 
 def test_the_exact_divergence():

@@ -116,6 +116,22 @@ def test_preferences_are_learnt_by_a_model_that_is_divided(place: Path) -> None:
     same(place, "dpo", "dpo-shares")
 
 
+def test_a_reward_is_learnt_by_two_processes_as_by_one(place: Path) -> None:
+    more = tuple("24" if one == "16" else one for one in COMMAND)  # pairs; some are held out
+    options = (*more, "--objective", "rloo", "--reward", "learned", "--run")
+    (alone,) = together(place, *options, "reward", count=1)
+    leader, follower = together(place, *options, "reward-both")
+    for ended in (alone, leader, follower):
+        assert ended.returncode == 0, ended.stderr[-2000:]
+    first, second = (
+        load_file(place / run / "reward-0.safetensors") for run in ("reward", "reward-both")
+    )
+    assert first.keys() == second.keys() and len(first) > 10
+    for name, tensor in first.items():
+        assert np.allclose(tensor, second[name], rtol=1e-3, atol=2e-5), name
+    assert all(abs(tensor).max() > 1e-5 for name, tensor in first.items() if name.endswith(".up"))
+
+
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):

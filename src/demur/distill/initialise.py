@@ -37,8 +37,9 @@ def discriminants(harmful: Any, benign: Any) -> Any:
     difference = harmful.mean(0) - benign.mean(0)
     centred = torch.cat([harmful - harmful.mean(0), benign - benign.mean(0)])
     centred = centred / len(centred) ** 0.5
-    power = centred.pow(2).sum() / centred.shape[1]
     everything = torch.cat([harmful, benign])
+    # Where each side is the same throughout, as in a first layer, there is nothing to be ridged.
+    power = (centred.pow(2).sum() / centred.shape[1]).clamp(min=SAME * everything.pow(2).mean())
     directions = []
     for ridge in RIDGES:
         strength = ridge * power

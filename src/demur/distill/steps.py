@@ -16,7 +16,7 @@ from typing import Any
 from demur.console import Narrator
 from demur.distill.divided import frozen_names
 from demur.distill.lessons import Lesson
-from demur.distill.objectives import Objective
+from demur.distill.objectives import PAIRED, Objective
 from demur.distill.recipe import Recipe, micro_batch
 from demur.distill.whole import WEIGHTS
 from demur.errors import TrainingError
@@ -240,7 +240,7 @@ def trainer_of(
             shared_prefix(chat.model, lessons),
             texts,
             step_texts=recipe.step_texts,
-            pairs=objective.name == "dpo",
+            pairs=objective.name in PAIRED,
             branch=not processes.divided,
         ),
         processing_class=chat.tokenizer,

@@ -8,7 +8,7 @@ from demur import figures
 from demur.distill.choose import Candidate
 from demur.distilling.config import DistillConfig
 from demur.distilling.logits import FACT as LOGITS
-from demur.distilling.objective import REWARD
+from demur.distilling.rewarding import REWARD
 from demur.measure.allowance import Payment
 from demur.treating.stages import Context
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from demur.distill.lessons import Lesson, mostly_openings, own_answers
 from demur.distill.objectives import Objective
-from demur.distill.objectives.reward import LearnedReward, learn_reward, save_reward
 from demur.distill.preference import preference_lessons, with_references
 from demur.distill.recipe import Recipe
 from demur.distill.train import supervised
@@ -12,19 +11,17 @@ from demur.distilling.begun import with_begun
 from demur.distilling.config import DistillConfig
 from demur.distilling.logits import prepare_logits
 from demur.distilling.make_lessons import Made
-from demur.figures import counts, rate_text
+from demur.distilling.rewarding import Unrewarded
 from demur.models.chat_model import ChatModel
 from demur.treating.stages import Context
 
 REJECTED_TOKENS = 8
-CHANCE = 0.5  # of putting two answers in the right order
-REWARD = "reward"
 
 
 def prepare(
     config: DistillConfig, context: Context, chat: ChatModel, made: Made, recipe: Recipe
-) -> tuple[list[Lesson], Objective]:
-    """Return the lessons that are trained on, and the objective.
+) -> tuple[list[Lesson], Objective | Unrewarded]:
+    """Return the lessons that are trained on, and the objective or what its reward is learnt from.
 
     Args:
         chat: the untouched student.
@@ -42,14 +39,14 @@ def prepare(
         return prepare_logits(config, context, chat, made, recipe)
     from demur.distill.objectives.make import make_objective
 
-    reward = None
     if config.objective == "dpo":
         lessons = [*_preferences(context, chat, made), *made.texts]
     else:
         lessons = [*whole, *made.texts]
         if config.reward == "learned":
-            reward = _learned_reward(config, context, chat, made)
-    return lessons, make_objective(chat, lessons, recipe, context.judge, reward)
+            preferred = _preferred(context, chat, made)
+            return lessons, Unrewarded(lessons, [one for one in preferred if one.rejected])
+    return lessons, make_objective(chat, lessons, recipe, context.judge)
 
 
 def _preferences(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
@@ -79,24 +76,3 @@ def _preferred(context: Context, chat: ChatModel, made: Made) -> list[Lesson]:
         f"  {found.not_complied} harmful requests left out, with which it does not comply itself"
     )
     return found.lessons
-
-
-def _learned_reward(
-    config: DistillConfig, context: Context, chat: ChatModel, made: Made
-) -> LearnedReward:
-    """Learn a reward from pairs of answers, keep it in the run folder, and say how good it is."""
-    pairs = [lesson for lesson in _preferred(context, chat, made) if lesson.rejected]
-    journal, narrator = context.folder.journal, context.narrator
-    with narrator.progress("states from which answers are rewarded", 2 * len(pairs)) as advance:
-        learned = learn_reward(chat, pairs, journal, advance, seed=config.seed)
-    if not context.folder.follows:
-        save_reward(learned, context.folder.path / f"reward-{config.seed}.safetensors")
-    right = learned.held_out
-    narrator.say(
-        f"  the learned reward puts {counts(right)} pairs of held-out requests in the right order, "
-        f"{rate_text(right)}: harmful {counts(learned.harmful)}, benign {counts(learned.benign)}"
-    )
-    if right.low <= CHANCE:
-        narrator.say("  that is no better than chance, as far as so many pairs can show")
-    journal.keep_fact(REWARD, {"right": [right.count, right.n], "trained": learned.trained.n})
-    return LearnedReward(chat, learned)

@@ -16,6 +16,7 @@ from demur.distilling.account import account
 from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
+from demur.distilling.rewarding import Unrewarded, rewarded
 from demur.distilling.start import read_start, require_start
 from demur.errors import ConfigError, TrainingError
 from demur.judge.names import Means
@@ -37,7 +38,7 @@ CHOOSING = "Choosing the stopping point and the strength on validation prompts"
 # the same in all.
 DIVISIBLE = ("sft", "dpo", "rloo", "grpo")
 Prepare = Callable[
-    [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective]
+    [DistillConfig, Context, ChatModel, Made, Recipe], tuple[list[Lesson], Objective | Unrewarded]
 ]
 
 
@@ -226,6 +227,9 @@ def teach(
         made = lessons_of(config, context, chat, splits, found, means, phases)
         lessons, objective = prepare(config, context, chat, made, recipe)
         diverging = divergence_of_candidates(config, context, chat, probes)
+    if isinstance(objective, Unrewarded):
+        with context.phase(f"Learning a reward{phases}"):
+            objective = rewarded(context, chat, objective, recipe)
     with context.phase(f"{TRAINING}{phases}"):
         checkpoints = _train(context, chat, lessons, recipe, folder, objective, start)
     with context.phase(f"{CHOOSING}{phases}"):

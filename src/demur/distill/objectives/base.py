@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-OBJECTIVES = ("sft", "dpo", "rloo", "grpo", "logits", "universal")
+OBJECTIVES = ("sft", "dpo", "rloo", "grpo", "reward", "logits", "universal")
+PAIRED = ("dpo", "reward")  # whose batches hold the rejected answers, too
 
 
 class Objective(Protocol):

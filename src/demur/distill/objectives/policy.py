@@ -13,7 +13,10 @@ length, in both: to divide is to favour long failures (Liu et al. 2025, arXiv 25
 A student that never refuses earns the same whatever it draws, and learns nothing. Therefore
 `guided` of the answers to a harmful request are the taught refusal: a demonstration in the group,
 rewarded like the rest, with importance weight 1 (as off-policy traces in LUFFY, Yan et al. 2025,
-arXiv 2504.14945, without its shaping). It is compared with the mean of what the student drew, and
+arXiv 2504.14945, without its shaping). Where it earns less than what was drawn, as by a learned
+reward it may, its weight is the probability that the student itself gives it: to push away what is
+hardly ever said has no end, and takes the rest along (tapered off-policy REINFORCE, Le Roux et al.
+2025, arXiv 2503.14286). It is compared with the mean of what the student drew, and
 drawn answers with each other: what comes of them stays the unbiased gradient, and pushes nothing
 away where all earned the same; and once the student refuses by itself, the demonstration's
 advantage is nothing. The same is done with the taught answer where the student refuses a benign
@@ -108,7 +111,9 @@ class PolicyGradient:
             groups = (len(lessons), self.samples)
             shown_in = torch.tensor(taught).reshape(groups)
             worth = advantages(rewards.reshape(groups), shown_in, self.advantage).flatten()
-            loss = -(worth.to(logits.device) * tokens.sum(1)).sum()
+            likely, shown = tokens.sum(1), shown_in.flatten().to(logits.device)
+            worth = tapered(worth.to(logits.device), likely.detach(), shown)
+            loss = -(worth * likely).sum()
             prices = torch.tensor(
                 [
                     0.0 if shown else self.beta if row.kind == "refuse" else self.keep_weight
@@ -171,6 +176,17 @@ def advantages(rewards: Any, shown: Any, kind: Literal["rloo", "grpo"]) -> Any:
     if kind == "rloo":  # r - mean of the others = (r - mean of all) * k / (k - 1)
         return centred.where(shown, centred * count / (count - 1))
     return centred / (rewards.std(1, keepdim=True) + SPREAD)
+
+
+def tapered(worth: Any, likely: Any, shown: Any) -> Any:
+    """Return advantages, those of demonstrations that are below 0 times their probability.
+
+    Args:
+        worth: (answers,) advantages.
+        likely: (answers,) log-probabilities of the whole answers.
+        shown: (answers,) whether an answer is a demonstration.
+    """
+    return worth * likely.exp().where(shown & (worth < 0), 1.0)
 
 
 def exact_divergence(logits: Any, before: Any) -> Any:

@@ -1,37 +1,36 @@
-"""A learned reward, the classic way: a small head on the untouched student, from preferences.
+"""A learned reward, the classic way: a model of preferences, made of the student itself.
 
-The student's hidden state at the last token of request and answer goes through a network of one
-hidden layer (or none), trained so that the better of two answers scores higher: the loss of a pair
-is -log sigmoid(score of the chosen - score of the rejected) (Bradley and Terry 1952; Ouyang et al.
-2022, arXiv 2203.02155, eq. 1). A fifth of the requests is held out and tells how often it does.
-
-    learned = learn_reward(chat, preferences.lessons, journal, advance)
-    learned.held_out                                # a `Rate`, on pairs of requests not seen
+    learned = learn_reward(chat, pairs, recipe, folder, narrator)     # distill.reward_training
     objective = PolicyGradient(lessons, LearnedReward(chat, learned), chat.stops)
 
-What such a reward finds good need not be: it has seen refusals and answers, not nonsense, and a
-student that is paid by it alone may learn to please it. `rewards.VerdictReward` is the one that
-pays no nonsense.
+It is the untouched student with a low-rank change of its own, added where the layers compute
+(`models.added`), so that student and reward share all weights in memory. What it finds good need
+not be: it has seen refusals and answers, not nonsense, and a student that is paid by it alone may
+learn to please it. `rewards.VerdictReward` is the one that pays no nonsense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from demur.console import Advance
+from demur.checkpoint import LowRank
+from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson
-from demur.distill.states import hidden_states, kept_states
-from demur.errors import CheckpointError, TrainingError
+from demur.distill.objectives.bradley_terry import scores
+from demur.distill.scores import without_dropout
+from demur.distill.untouched import untouched
+from demur.errors import CheckpointError
+from demur.models.added import added
+from demur.models.batch import plan
 from demur.models.chat_model import ChatModel
-from demur.run.journal import Journal, content_key
-from demur.stats import Rate, rate
+from demur.stats import Rate
 
-LEAST = 10  # pairs on either side of the division
-HELD_OUT = 5  # one request of so many
-STEPS, LEARNING_RATE, DECAY = 300, 1e-2, 0.1
+ROWS = 32  # answers that are read at once
+RATES = ("held_out", "harmful", "benign")
+Text = tuple[tuple[int, ...], tuple[int, ...]]  # token ids of a request and of an answer
 
 
 @dataclass(frozen=True)
@@ -39,28 +38,27 @@ class RewardModel:
     """What `learn_reward` learns.
 
     Attributes:
-        tensors: by name: `mean` and `spread` (width,) of the hidden states; the head, `in.weight`
-            (hidden, width) and `in.bias` (hidden,), absent where it is linear, and `out.weight`;
-            `centre` and `scale` (1,), which give its scores mean 0 and spread 1.
-        student: identity of the student whose hidden states it reads.
-        layer: after how many of its layers.
+        changes: to the student, by the modules' names in memory.
+        readout: (width,) the direction that scores are read along.
+        centre, scale: what is taken from scores, and what they are then divided by: on held-out
+            answers they have mean 0 and spread 1.
+        student: identity of the student.
+        learnt_from: what it was learnt from and how, as one key.
+        trained: how many pairs it was trained on.
         held_out: how often the chosen answer scores higher, on pairs of requests not trained on.
         harmful, benign: the same on harmful and on benign requests alone.
-        trained: the same on the pairs that it was trained on.
     """
 
-    tensors: dict[str, Any]
+    changes: Mapping[str, LowRank]
+    readout: Any
+    centre: float
+    scale: float
     student: str
-    layer: int
+    learnt_from: str
+    trained: int
     held_out: Rate
     harmful: Rate
     benign: Rate
-    trained: Rate
-
-    def score(self, states: Any) -> Any:
-        """Return what answers are worth, (answers,), from (answers, width) hidden states."""
-        at = self.tensors
-        return (_score(at, states) - at["centre"]) / at["scale"]
 
 
 @dataclass(frozen=True)
@@ -75,115 +73,58 @@ class LearnedReward:
     ) -> list[float]:
         """Return one number an answer, the higher the better."""
         texts = [(lesson.prompt, answer) for lesson, answer in zip(lessons, answers, strict=True)]
-        states = hidden_states(self.chat.model, texts, self.learned.layer)
-        scores: list[float] = self.learned.score(states).tolist()
-        return scores
+        learned = self.learned
+        found = score_texts(self.chat.model, texts, learned.changes, learned.readout)
+        worth: list[float] = ((found - learned.centre) / learned.scale).tolist()
+        return worth
 
 
-def learn_reward(
-    chat: ChatModel,
-    lessons: Sequence[Lesson],
-    journal: Journal,
-    advance: Advance,
-    *,
-    hidden: int = 32,
-    depth: float = 1.0,
-    seed: int = 0,
-) -> RewardModel:
-    """Learn from preference lessons which answers are good; those without `rejected` are ignored.
-
-    Hidden states are in the journal batch by batch; the head takes seconds and is the same again.
+def score_texts(
+    model: Any, texts: Sequence[Text], changes: Mapping[str, LowRank], readout: Any
+) -> Any:
+    """Return what answers score, (texts,) float32 on the CPU, by the untouched student so changed.
 
     Args:
-        hidden: width of the hidden layer; 0 for a linear head, which cannot see that a refusal is
-            good on one request and bad on another unless the student's state already says so.
-        depth: after which share of the student's layers its state is read.
-        seed: of the head's initial weights.
-        advance: called with the number of answers whose states have become known.
-
-    Raises:
-        TrainingError: too few pairs.
+        model: the student, whatever is trained on it.
+        texts: a request's and an answer's token ids each; the answers are not empty.
+        changes, readout: as in `RewardModel`.
     """
     import torch
 
-    pairs = [lesson for lesson in lessons if lesson.rejected]
-    out = torch.tensor([_held_out(lesson) for lesson in pairs], dtype=torch.bool)
-    if min(int(out.sum()), int((~out).sum())) < LEAST:
-        raise TrainingError(
-            f"There are {len(pairs)} pairs of answers, {int(out.sum())} of them held out: too few "
-            "to learn a reward from.",
-            "Give more prompts, or take the judge's verdict as the reward.",
-        )
-    layer = round(depth * int(chat.model.config.get_text_config().num_hidden_layers))
-    texts = [(one.prompt, answer) for one in pairs for answer in (one.answer, one.rejected)]
-    states = kept_states(chat, texts, layer, journal, advance).reshape(len(pairs), 2, -1)
-    tensors = _fit(states[~out], hidden, seed)
-    right = _score(tensors, states[:, 0]) > _score(tensors, states[:, 1])
-    bad = torch.tensor([lesson.kind == "refuse" for lesson in pairs])
-
-    def share(chosen: Any) -> Rate:
-        return rate(int(right[chosen].sum()), int(chosen.sum()))
-
-    return RewardModel(
-        tensors, chat.identity, layer, share(out), share(out & bad), share(out & ~bad), share(~out)
-    )
-
-
-def _held_out(lesson: Lesson) -> bool:
-    return int(content_key("held out", lesson.prompt), 16) % HELD_OUT == 0
-
-
-def _fit(states: Any, hidden: int, seed: int) -> dict[str, Any]:
-    """Return a reward model's tensors, learnt from (pairs, 2, width): chosen, rejected."""
-    import torch
-    from torch.nn.functional import logsigmoid
-
-    both = states.flatten(0, 1)
-    width = both.shape[1]
-    tensors = {"mean": both.mean(0), "spread": both.std(0) + 1e-6}
-    generator = torch.Generator().manual_seed(seed)
-    head = {"out.weight": torch.zeros(width)}
-    if hidden:
-        head = {
-            "in.weight": torch.randn((hidden, width), generator=generator) / width**0.5,
-            "in.bias": torch.zeros(hidden),
-            "out.weight": torch.randn(hidden, generator=generator) / hidden**0.5,
-        }
-    for one in head.values():
-        one.requires_grad_(True)
-    tensors |= head
-    optimizer = torch.optim.AdamW(head.values(), lr=LEARNING_RATE, weight_decay=DECAY)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        margins = _score(tensors, states[:, 0]) - _score(tensors, states[:, 1])
-        loss: Any = -logsigmoid(margins).mean()
-        loss.backward()
-        optimizer.step()
-    tensors = {name: one.detach() for name, one in tensors.items()}
-    scores = _score(tensors, both)
-    return tensors | {"centre": scores.mean()[None], "scale": scores.std()[None] + 1e-6}
-
-
-def _score(tensors: dict[str, Any], states: Any) -> Any:
-    states = (states - tensors["mean"]) / tensors["spread"]
-    if "in.weight" in tensors:
-        states = (states @ tensors["in.weight"].T + tensors["in.bias"]).relu()
-    return states @ tensors["out.weight"]
+    rows = [Lesson("answer", prompt, (*answer, 0)) for prompt, answer in texts]
+    collate = Collator(rows, shared_prefix(model, rows))
+    found = torch.zeros(len(rows))
+    with (
+        torch.no_grad(),
+        untouched(model) as before,
+        added(before, changes),
+        without_dropout(before),
+    ):
+        for places in plan([len(prompt) + len(answer) for prompt, answer in texts], ROWS):
+            batch = collate([{"lesson": place} for place in places])
+            batch = {name: one.to(model.device) for name, one in batch.items()}
+            found[places] = scores(before, batch, readout).cpu()
+    return found
 
 
 def save_reward(learned: RewardModel, path: Path) -> None:
     """Write a reward model as one safetensors file, its figures in the header."""
     import json
 
+    import torch
     from safetensors.torch import save_file
 
-    figures = {
-        name: asdict(getattr(learned, name))
-        for name in ("held_out", "harmful", "benign", "trained")
-    }
-    told = {"student": learned.student, "layer": learned.layer, **figures}
+    tensors = {"readout": learned.readout}
+    for name, change in learned.changes.items():
+        tensors[f"{name}.down"] = torch.from_numpy(change.down)
+        tensors[f"{name}.up"] = torch.from_numpy(change.up)
+    told = {
+        name: value
+        for name, value in vars(learned).items()
+        if name not in ("changes", "readout", *RATES)
+    } | {name: asdict(getattr(learned, name)) for name in RATES}
     part = path.with_name(f"{path.name}.part")
-    save_file(learned.tensors, part, {"demur.reward": json.dumps(told)})
+    save_file(tensors, part, {"demur.reward": json.dumps(told)})
     part.replace(path)
 
 
@@ -191,7 +132,7 @@ def load_reward(path: Path, chat: ChatModel) -> RewardModel:
     """Read what `save_reward` wrote.
 
     Raises:
-        CheckpointError: the file is none, or its reward model reads another student.
+        CheckpointError: the file is none, or its reward model is another student's.
     """
     import json
 
@@ -201,14 +142,21 @@ def load_reward(path: Path, chat: ChatModel) -> RewardModel:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})["demur.reward"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            readout = tensors.pop("readout")
+            names = {name.rpartition(".")[0] for name in tensors}
+            changes = {
+                name: LowRank(tensors[f"{name}.up"].numpy(), tensors[f"{name}.down"].numpy())
+                for name in sorted(names)
+            }
+            told |= {name: Rate(**told[name]) for name in RATES}
+            learned = RewardModel(changes, readout, **told)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a reward model ({error}).", "Learn it again, or give another file."
         ) from error
-    if told["student"] != chat.identity:
+    if learned.student != chat.identity:
         raise CheckpointError(
             f"The reward model {path} reads another student than {chat.folder.name}.",
             "Learn one for this student.",
         )
-    rates = (Rate(**told[name]) for name in ("held_out", "harmful", "benign", "trained"))
-    return RewardModel(tensors, told["student"], told["layer"], *rates)
+    return learned
