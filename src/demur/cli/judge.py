@@ -78,8 +78,6 @@ def judge(
         out: write every answer with its verdicts to this file, as JSON lines.
         json: print the result as one JSON object.
     """
-    from demur.judging.judge import rejudge, score_judges
-    from demur.judging.tables import rate_tables, score_tables
     from demur.judging.write import verdict_lines
 
     how = how_from(endpoint or EndpointOptions(), device, dtype, run)
@@ -88,26 +86,40 @@ def judge(
 
         raise JudgeError(f"{out} is a folder.", "Name a file with --out.")
     if answers or file.is_dir():
-        again = rejudge(file, judges or "opening", how=how)
-        rows, done = again.rows, again.judges
-        tables = list(rate_tables(again))
-        shown: dict[str, Any] = {"rates": again.rates, "changes": again.changes}
-        folder = again.run
+        found = _judged_again(file, judges or "opening", how)
     else:
-        scores = score_judges(file, judges, allow_conflicts=allow_conflicts, how=how)
-        rows, done = scores.labelled.rows, scores.judges
-        tables = list(score_tables(scores))
-        shown = {
-            "overall": scores.overall,
-            "by_source": scores.by_source,
-            "by_model": scores.by_model,
-            "unlabelled": scores.labelled.unlabelled,
-            "conflicts": scores.labelled.conflicts,
-        }
-        folder = scores.run
+        found = _scored(file, judges, allow_conflicts, how)
     if out is not None:
-        _write(out, verdict_lines(rows, done))
+        _write(out, verdict_lines(found.rows, found.judges))
     if json:
+        print_json(found.as_json())
+        return
+    for table in found.tables:
+        stdout().print(table)
+    for one in found.judges:
+        say(f"{one.name}: {one.description}")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What judging came to, as it is shown.
+
+    Attributes:
+        rows: the answers that were judged.
+        judges: those that judged, each with its verdicts.
+        tables: for people.
+        figures: for programs, by name.
+        folder: where verdicts are kept.
+    """
+
+    rows: Any
+    judges: Any
+    tables: list[Any]
+    figures: dict[str, Any]
+    folder: Path
+
+    def as_json(self) -> Any:
+        """Return all of it but the tables, in what JSON knows."""
         from demur.checkpoint.manifest import plain
 
         said = [
@@ -118,14 +130,35 @@ def judge(
                 "decided_by": dict(one.decided_by),
                 "asked": dict(one.asked),
             }
-            for one in done
+            for one in self.judges
         ]
-        print_json(plain({"run": str(folder), "n": len(rows), "judges": said, **shown}))
-        return
-    for table in tables:
-        stdout().print(table)
-    for one in done:
-        say(f"{one.name}: {one.description}")
+        told = {"run": str(self.folder), "n": len(self.rows), "judges": said}
+        return plain(told | self.figures)
+
+
+def _judged_again(file: Path, judges: str, how: Any) -> _Found:
+    from demur.judging.judge import rejudge
+    from demur.judging.tables import rate_tables
+
+    again = rejudge(file, judges, how=how)
+    figures = {"rates": again.rates, "changes": again.changes}
+    return _Found(again.rows, again.judges, list(rate_tables(again)), figures, again.run)
+
+
+def _scored(file: Path, judges: str | None, allow_conflicts: bool, how: Any) -> _Found:
+    from demur.judging.judge import score_judges
+    from demur.judging.tables import score_tables
+
+    scores = score_judges(file, judges, allow_conflicts=allow_conflicts, how=how)
+    figures = {
+        "overall": scores.overall,
+        "by_source": scores.by_source,
+        "by_model": scores.by_model,
+        "unlabelled": scores.labelled.unlabelled,
+        "conflicts": scores.labelled.conflicts,
+    }
+    tables = list(score_tables(scores))
+    return _Found(scores.labelled.rows, scores.judges, tables, figures, scores.run)
 
 
 def how_from(options: EndpointOptions, device: str, dtype: str, run: Path | None) -> Any:

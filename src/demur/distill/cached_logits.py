@@ -102,21 +102,27 @@ def with_teacher_logits(
         journal.add_arrays(list(fresh.items()))
         known.update(fresh)
         advance(len(fresh))
+    found = {index: _unpack(known[keys[index]]) for index in asked}
     taught = list(lessons)
-    outside: list[float] = []
-    divergence: list[float] = []
-    most, tokens = 0.0, 0
-    for index in asked:
-        arrays = _unpack(known[keys[index]])
+    for index, arrays in found.items():
         taught[index] = replace(
             lessons[index],
             log_probabilities=arrays["log_probabilities"],
             candidates=arrays["candidates"],
         )
-        outside.append(float(arrays["outside"].mean()))
-        divergence.append(float(arrays["divergence"].mean()))
-        most, tokens = max(most, float(arrays["outside"].max())), tokens + len(arrays["outside"])
-    return taught, Truncation(kept, tokens, mean(outside), most, mean(divergence))
+    return taught, _truncation(kept, list(found.values()))
+
+
+def _truncation(kept: int, found: Sequence[dict[str, Any]]) -> Truncation:
+    """Return what was lost by keeping no more; means are taken over lessons."""
+    outside = [arrays["outside"] for arrays in found]
+    return Truncation(
+        kept,
+        sum(map(len, outside)),
+        mean([float(one.mean()) for one in outside]),
+        max(float(one.max()) for one in outside),
+        mean([float(arrays["divergence"].mean()) for arrays in found]),
+    )
 
 
 def _ids(lesson: Lesson) -> tuple[list[int], list[int]]:
