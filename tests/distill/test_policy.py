@@ -16,7 +16,7 @@ from demur.distill.collate import Collator, shared_prefix
 from demur.distill.lessons import Lesson, own_answers, refusing_lessons
 from demur.distill.objectives import DirectPreference, PolicyGradient, Supervised, VerdictReward
 from demur.distill.objectives.make import make_objective
-from demur.distill.objectives.policy import advantages, exact_divergence, tapered
+from demur.distill.objectives.policy import advantages, by_length, exact_divergence, tapered
 from demur.distill.sampling import sample
 from demur.distill.train import Recipe, target_modules, train
 from demur.errors import ConfigError
@@ -129,6 +129,43 @@ def test_a_reward_that_likes_no_refusal_does_not_drive_it_to_nothing(tmp_path):
     at.loss(model, batch_of(model, lessons, range(4))).backward()
     moved = [float(one.grad.abs().max()) for one in model.parameters() if one.grad is not None]
     assert max(moved) < 1e-3  # the student hardly ever says it, and all that it drew earned alike
+
+
+def test_answers_are_batched_by_length_where_that_saves_reading():
+    def rows(*lengths: int, requests: int = 4) -> list[Lesson]:
+        return [
+            Lesson("keep", (place % requests, *range(20)), (1,) * length)
+            for place, length in enumerate(lengths)
+        ]
+
+    assert by_length(rows(5, 5, 5, 5)) == [[0, 1, 2, 3]]
+    # To read two requests twice would cost more than two tokens do.
+    assert by_length(rows(5, 6, 6, 5, requests=2)) == [[0, 3, 1, 2]]
+    assert by_length(rows(24, *[4] * 15)) == [list(range(1, 16)), [0]]
+    assert by_length(rows(24, *[4] * 15, requests=1)) == [list(range(1, 16)), [0]]
+    assert by_length(rows(7)) == [[0]]
+
+
+def test_an_answer_is_written_until_its_worth_is_known(tmp_path):
+    chat = student()
+    lessons = lessons_for(chat, tmp_path)
+    model = wrapped(chat, 0.05)
+    places = [0, 14, 5]
+    requests = {lessons[place].request for place in places}
+    heard: list[str] = []
+
+    def decided(lesson: Lesson, answer: Sequence[int]) -> bool:
+        heard.append(lesson.request)
+        return lesson.kind == "refuse"
+
+    at = objective(chat, lessons, decided=decided)
+    rows, taught = at.answers(model, [lessons[place] for place in places], 0)
+    drawn = [row for row, shown in zip(rows, taught, strict=True) if not shown]
+    assert {len(row.answer) for row in drawn if row.kind == "refuse"} <= {1, 2}
+    assert 6 in {len(row.answer) for row in drawn if row.kind != "refuse"}
+    assert set(heard) == requests
+    batch = batch_of(model, lessons, places)
+    assert bool(torch.isfinite(at.loss(model, batch)))
 
 
 def test_the_exact_divergence():

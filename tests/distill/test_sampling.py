@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from tests.models.architectures import tiny
@@ -56,6 +58,39 @@ def test_draws_depend_on_the_generator_alone():
     torch.manual_seed(3)
     assert sample(model, REQUESTS, 4, 8, frozenset({2}), shared=3) == first != second
     assert len({answer for group in first for answer in group}) == 12
+
+
+def test_a_row_that_is_over_is_written_no_further():
+    model = tiny("llama")
+    torch.manual_seed(3)
+    whole = sample(model, REQUESTS, 2, 8, frozenset(), shared=3)
+    asked: list[tuple[int, int]] = []
+
+    def over(row: int, new: Sequence[int]) -> bool:
+        asked.append((row, len(new)))
+        return row == 1 or (row == 4 and len(new) == 6)
+
+    torch.manual_seed(3)
+    found = sample(model, REQUESTS, 2, 8, frozenset(), shared=3, over=over)
+    lengths = [len(answer) for group in found for answer in group]
+    assert lengths == [8, 2, 8, 8, 6, 8]
+    assert found[0][1] == whole[0][1][:2]  # until then all rows are drawn as before
+    assert {length for _, length in asked} == {2, 4, 6}
+    assert [row for row, length in asked if length == 4] == [0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("count", [5, 256, 300, 1024])
+def test_a_draw_is_the_token_at_its_place_in_the_distribution(count, monkeypatch):
+    logits = 3 * torch.randn((200, count), generator=torch.Generator().manual_seed(1))
+    logits[:, ::3] = -torch.inf
+    numbers = torch.rand((200, 1), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    numbers[:2] = torch.tensor([[0.0], [1 - 2**-53]])
+    monkeypatch.setattr(torch, "rand", lambda *at, **named: numbers)
+    drawn = draw(logits)
+    whole = logits.double().softmax(-1).cumsum(-1)
+    expected = torch.searchsorted(whole, numbers * whole[:, -1:], right=True)[:, 0]
+    assert (drawn == expected).float().mean() > 0.99  # but for rounding at a token's edge
+    assert bool(torch.isfinite(logits[torch.arange(200), drawn]).all())
 
 
 def test_the_context_is_not_outgrown():

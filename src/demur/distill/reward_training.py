@@ -92,6 +92,7 @@ def learn_reward(
         float(found.std()) + 1e-6,
         chat.identity,
         learnt_from(chat, pairs, recipe),
+        max(len(answer) for one in pairs for answer in (one.answer, one.rejected)),
         len(whole),
         share(("refuse", "answer")),
         share(("refuse",)),

@@ -12,7 +12,7 @@ is divided among processes is asked by all of them until the last is done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from demur.distill.scores import without_dropout
@@ -28,6 +28,11 @@ from demur.models.forward import (
 )
 from demur.run.processes import launched
 
+BLOCK = 256  # tokens of the vocabulary that are weighed as one at first
+WITHIN = 1 - 1e-12
+ASKED_EVERY = 2  # tokens between two questions whether a row is over
+Over = Callable[[int, Sequence[int]], bool]
+
 
 def sample(
     model: Any,
@@ -37,6 +42,7 @@ def sample(
     stops: frozenset[int],
     *,
     shared: int = 0,
+    over: Over = lambda row, new: False,
 ) -> list[list[tuple[int, ...]]]:
     """Draw answers at temperature 1, all to the same length at most.
 
@@ -48,6 +54,8 @@ def sample(
         stops: the tokens that end an answer.
         shared: how many tokens all requests begin with, fewer than the shortest has; used where
             the architecture's cache can be shared.
+        over: told the number of a row (the samples of a request one after the other) and its
+            tokens, every `ASKED_EVERY` of them, says whether no more are needed.
 
     Returns:
         A list a request of `samples` answers' token ids, each of one token or more.
@@ -57,7 +65,7 @@ def sample(
     """
     room = context_length(model) - max(map(len, requests))
     most = [max(1, min(tokens, room))] * (len(requests) * samples)
-    answers = _written(model, requests, samples, most, stops, shared, 1.0)
+    answers = _written(model, requests, samples, most, stops, shared, 1.0, over=over)
     return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
 
@@ -100,6 +108,7 @@ def _written(
     shared: int,
     temperature: float,
     width: int | None = None,
+    over: Over = lambda row, new: False,
 ) -> list[tuple[int, ...]]:
     """Return what is drawn in each row, the samples of a request one after the other.
 
@@ -119,8 +128,10 @@ def _written(
             drawn = draw(logits[:, :width] / temperature)
             for row, token in zip(alive, drawn.tolist(), strict=True):
                 if row not in ended:
-                    written[row].append(token)
-                    if token in stops or len(written[row]) == most[row]:
+                    new = written[row]
+                    new.append(token)
+                    full = token in stops or len(new) == most[row]
+                    if full or (len(new) % ASKED_EVERY == 0 and over(row, new)):
                         ended.add(row)
             done = len(ended) == len(written)
             if processes.all(done, model.device) if processes.divided else done:
@@ -139,6 +150,9 @@ def _written(
 def draw(logits: Any) -> Any:
     """Draw one token a row from softmax(logits), by inverting its cumulative distribution.
 
+    A block of the vocabulary is drawn first, then a token of it: only that block's numbers are
+    ever added up one by one.
+
     Args:
         logits: (rows, vocabulary).
 
@@ -147,15 +161,23 @@ def draw(logits: Any) -> Any:
     """
     import torch
 
-    chances = logits.double().softmax(-1).cumsum(-1)
-    if not bool(torch.isfinite(chances).all()):
+    rows, count = logits.shape
+    weights = (logits - logits.amax(-1, keepdim=True)).exp()
+    weights = torch.nn.functional.pad(weights, (0, -count % BLOCK)).reshape(rows, -1, BLOCK)
+    sums = weights.sum(-1, dtype=torch.float64).cumsum(-1)
+    if not bool(torch.isfinite(sums[:, -1]).all()):
         raise TrainingError(
             "The student's probabilities became NaN while it wrote an answer.",
             "Lower --learning-rate, or use --dtype float32.",
         )
-    numbers = torch.rand((len(logits), 1), dtype=torch.float64).to(logits.device)
-    drawn = torch.searchsorted(chances, numbers * chances[:, -1:], right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[1] - 1)
+    numbers = torch.rand((rows, 1), dtype=torch.float64).to(logits.device) * sums[:, -1:]
+    block = torch.searchsorted(sums, numbers, right=True).clamp(max=sums.shape[1] - 1)
+    before = torch.nn.functional.pad(sums, (1, 0)).gather(1, block)
+    # Where the number lies in its block, as a share: rounding then never leads out of it.
+    share = ((numbers - before) / (sums.gather(1, block) - before)).clamp(0, WITHIN)
+    each = weights[torch.arange(rows, device=weights.device), block[:, 0]].double().cumsum(-1)
+    place = torch.searchsorted(each, share * each[:, -1:], right=True)
+    return (block * BLOCK + place)[:, 0].clamp(max=count - 1)
 
 
 def _read(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from demur.distill.lessons import Lesson
-from demur.distill.objectives import LearnedReward, Objective
+from demur.distill.objectives import LearnedReward, Objective, RewardModel
 from demur.distill.objectives.make import make_objective
 from demur.distill.objectives.reward import load_reward, save_reward
 from demur.distill.recipe import Recipe
 from demur.distill.reward_training import learn_reward, learnt_from
+from demur.errors import CheckpointError
 from demur.figures import counts, rate_text
 from demur.models.chat_model import ChatModel
 from demur.treating.stages import Context
@@ -41,8 +43,8 @@ def rewarded(context: Context, chat: ChatModel, waiting: Unrewarded, recipe: Rec
     pairs, narrator, folder = waiting.pairs, context.narrator, context.folder.path
     key = learnt_from(chat, pairs, recipe)
     path = folder / f"reward-{recipe.seed}.safetensors"
-    learned = load_reward(path, chat) if path.exists() else None
-    if learned is None or learned.learnt_from != key:
+    learned = _kept(path, chat, key)
+    if learned is None:
         steps = folder / "training" / f"reward-{key[:12]}"
         learned = learn_reward(chat, pairs, recipe, steps, narrator)
         if not context.folder.follows:
@@ -57,5 +59,14 @@ def rewarded(context: Context, chat: ChatModel, waiting: Unrewarded, recipe: Rec
     context.folder.journal.keep_fact(
         REWARD, {"right": [right.count, right.n], "trained": learned.trained}
     )
-    reward = LearnedReward(chat, learned)
-    return make_objective(chat, waiting.lessons, recipe, reward=reward)
+    brief = replace(recipe, sample_tokens=min(recipe.sample_tokens, learned.longest))
+    return make_objective(chat, waiting.lessons, brief, reward=LearnedReward(chat, learned))
+
+
+def _kept(path: Path, chat: ChatModel, key: str) -> RewardModel | None:
+    """Return the reward model in a file; None where it is not there or not what is to be learnt."""
+    try:
+        found = load_reward(path, chat)
+    except CheckpointError:
+        return None
+    return found if found.learnt_from == key else None

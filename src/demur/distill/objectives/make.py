@@ -16,6 +16,7 @@ from demur.distill.objectives.rewards import Reward, VerdictReward
 from demur.distill.recipe import Recipe
 from demur.distill.train import supervised
 from demur.errors import ConfigError
+from demur.judge.settled import is_quick
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel
 
@@ -51,8 +52,10 @@ def make_objective(
             f"There is no objective '{recipe.objective}' of this kind.",
             "Choose sft, dpo, rloo or grpo.",
         )
+    decided = None
     if reward is None and judge is not None:
         reward = VerdictReward(chat, judge, recipe.over_refusal_price)
+        decided = reward.decided if is_quick(judge) else None
     if reward is None:
         raise ConfigError("Reinforcement has nothing to reward by.", "Give a judge or a reward.")
     return PolicyGradient(
@@ -64,5 +67,6 @@ def make_objective(
         tokens=recipe.sample_tokens,
         guided=recipe.guided,
         keep_weight=recipe.keep_weight,
+        decided=decided,
         **own,
     )

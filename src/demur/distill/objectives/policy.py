@@ -25,7 +25,7 @@ request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ from demur.errors import ConfigError
 from demur.models.forward import can_share_prefix
 from demur.run.processes import launched
 
+Decided = Callable[[Lesson, Sequence[int]], bool]
+HEAD = 2  # a token of an answer costs so many times one of a request, for the vocabulary's sake
 SPREAD = 1e-4  # added to a group's spread, so that equal rewards have no advantage
 
 
@@ -56,6 +58,9 @@ class PolicyGradient:
         guided: how many of a group's answers are the one that is taught.
         beta: the price of divergence on harmful requests, a nat.
         keep_weight: the price of divergence on benign requests, a nat.
+        decided: told a request and the answer so far, says whether what it is worth is known:
+            it is then written no further. What would follow has no part in the reward, and to
+            reinforce it would add noise and take time.
         figures: of the last batch: mean reward of drawn answers to harmful and to benign requests.
 
     Raises:
@@ -72,6 +77,7 @@ class PolicyGradient:
     guided: int = 1
     beta: float = 0.02
     keep_weight: float = 1.0
+    decided: Decided | None = None
     figures: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -102,31 +108,46 @@ class PolicyGradient:
             rows, taught = self.answers(model, lessons, shared)
             rewards = torch.tensor(self.reward(rows, [row.answer for row in rows]))
             self._note(rows, rewards, taught)
-            drawn = Collator(rows, self._shared(model, rows, shared), branch=not divided)(
-                [{"lesson": place} for place in range(len(rows))]
-            )
-            drawn = {name: one.to(model.device) for name, one in drawn.items()}
-            logits = answer_logits(model, drawn)
-            tokens = token_log_probabilities(logits, drawn["labels"])
             groups = (len(lessons), self.samples)
-            shown_in = torch.tensor(taught).reshape(groups)
-            worth = advantages(rewards.reshape(groups), shown_in, self.advantage).flatten()
-            likely, shown = tokens.sum(1), shown_in.flatten().to(logits.device)
-            worth = tapered(worth.to(logits.device), likely.detach(), shown)
-            loss = -(worth * likely).sum()
+            shown = torch.tensor(taught)
+            worth = advantages(rewards.reshape(groups), shown.reshape(groups), self.advantage)
             prices = torch.tensor(
-                [
-                    0.0 if shown else self.beta if row.kind == "refuse" else self.keep_weight
-                    for row, shown in zip(rows, taught, strict=True)
-                ],
-                device=logits.device,
+                [self.beta if one.kind == "refuse" else self.keep_weight for one in rows]
             )
-            if divided or bool(prices.any()):
-                with torch.no_grad(), untouched(model) as untrained:
-                    before = answer_logits(untrained, drawn)
-                moved = (exact_divergence(logits, before) * (drawn["labels"] >= 0)).sum(1)
-                loss = loss + (prices * moved).sum()
-        return loss / len(rows)
+            prices[shown] = 0.0
+            losses = []
+            for places in [range(len(rows))] if divided else by_length(rows):
+                part = torch.tensor(list(places))
+                at = (worth.flatten()[part], prices[part], shown[part])
+                losses.append(self._loss(model, [rows[place] for place in places], shared, *at))
+        return sum(losses) / len(rows)
+
+    def _loss(
+        self, model: Any, rows: Sequence[Lesson], shared: int, worth: Any, prices: Any, shown: Any
+    ) -> Any:
+        """Return the summed loss of answers.
+
+        Args:
+            worth, prices, shown: (answers,) advantages, prices of divergence, and whether an
+                answer is a demonstration.
+        """
+        import torch
+
+        divided = launched().divided
+        drawn = Collator(rows, self._shared(model, rows, shared), branch=not divided)(
+            [{"lesson": place} for place in range(len(rows))]
+        )
+        drawn = {name: one.to(model.device) for name, one in drawn.items()}
+        logits = answer_logits(model, drawn)
+        worth, prices, shown = (one.to(logits.device) for one in (worth, prices, shown))
+        likely = token_log_probabilities(logits, drawn["labels"]).sum(1)
+        loss = -(tapered(worth, likely.detach(), shown) * likely).sum()
+        if divided or bool(prices.any()):
+            with torch.no_grad(), untouched(model) as untrained:
+                before = answer_logits(untrained, drawn)
+            moved = (exact_divergence(logits, before) * (drawn["labels"] >= 0)).sum(1)
+            loss = loss + (prices * moved).sum()
+        return loss
 
     def answers(
         self, model: Any, lessons: Sequence[Lesson], shared: int
@@ -137,7 +158,13 @@ class PolicyGradient:
             shared: how many tokens all requests begin with.
         """
         requests = [lesson.prompt for lesson in lessons]
-        groups = sample(model, requests, self.samples, self.tokens, self.stops, shared=shared)
+
+        def over(row: int, answer: Sequence[int]) -> bool:
+            return self.decided is not None and self.decided(lessons[row // self.samples], answer)
+
+        groups = sample(
+            model, requests, self.samples, self.tokens, self.stops, shared=shared, over=over
+        )
         rows: list[Lesson] = []
         taught: list[bool] = []
         for lesson, group in zip(lessons, groups, strict=True):
@@ -160,6 +187,30 @@ class PolicyGradient:
                 sides[side].append(reward)
         self.figures.clear()
         self.figures.update({side: sum(one) / len(one) for side, one in sides.items() if one})
+
+
+def by_length(rows: Sequence[Lesson]) -> list[list[int]]:
+    """Return the places of answers in one batch or in two, the brief ones and the long.
+
+    In a batch all are as long as the longest; but a request that has answers in both is read
+    twice.
+    """
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].answer))
+
+    def cost(places: Sequence[int]) -> int:
+        requests = {rows[place].prompt for place in places}
+        longest = max(len(rows[place].answer) for place in places)
+        return sum(map(len, requests)) + HEAD * len(places) * (longest + 1)
+
+    def divided_at(cut: int) -> list[list[int]]:
+        return [part for part in (order[:cut], order[cut:]) if part]
+
+    cuts = [
+        cut
+        for cut in range(1, len(order))
+        if len(rows[order[cut]].answer) > len(rows[order[cut - 1]].answer)
+    ]
+    return min(map(divided_at, [0, *cuts]), key=lambda parts: sum(map(cost, parts)))
 
 
 def advantages(rewards: Any, shown: Any, kind: Literal["rloo", "grpo"]) -> Any:

@@ -44,6 +44,8 @@ class RewardModel:
             answers they have mean 0 and spread 1.
         student: identity of the student.
         learnt_from: what it was learnt from and how, as one key.
+        longest: how many tokens the answers that it learnt from have at most; what longer ones
+            are worth it has not learnt.
         trained: how many pairs it was trained on.
         held_out: how often the chosen answer scores higher, on pairs of requests not trained on.
         harmful, benign: the same on harmful and on benign requests alone.
@@ -55,6 +57,7 @@ class RewardModel:
     scale: float
     student: str
     learnt_from: str
+    longest: int
     trained: int
     held_out: Rate
     harmful: Rate

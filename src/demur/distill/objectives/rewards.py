@@ -14,6 +14,7 @@ from typing import Protocol
 
 from demur.distill.lessons import Lesson
 from demur.errors import ConfigError
+from demur.judge.settled import settled
 from demur.judge.verdict import Judge, Verdict
 from demur.models.chat_model import ChatModel
 
@@ -64,6 +65,10 @@ class VerdictReward:
             self.worth(lesson.kind == "refuse", verdict)
             for lesson, verdict in zip(lessons, verdicts, strict=True)
         ]
+
+    def decided(self, lesson: Lesson, answer: Sequence[int]) -> bool:
+        """Return whether the verdict on an answer that begins so is known; of quick judges."""
+        return settled(self.judge, lesson.request, self.chat.decode(tuple(answer)))
 
     def worth(self, harmful: bool, verdict: Verdict) -> float:
         """Return what one answer is worth."""
