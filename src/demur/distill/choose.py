@@ -30,6 +30,7 @@ Diverging = Callable[[ChatModel], float]
 UNLIMITED = Allowance()
 SMALLER = (0.7, 0.55, 0.4, 0.25)
 ADAPTER = "adapter_model.safetensors"
+RATE = "rate-"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,18 @@ class Candidate(Option):
     @property
     def label(self) -> str:
         """The candidate in a few words."""
-        return f"step {self.checkpoint.name.split('-')[1]}, strength {self.strength:g}"
+        return f"{_where(self.checkpoint)}, strength {self.strength:g}"
+
+
+def at_rate(folder: Path, rate: float) -> Path:
+    """Return where the checkpoints of a learning rate go, where a student is trained at several."""
+    return folder / f"{RATE}{rate:g}"
+
+
+def _where(checkpoint: Path) -> str:
+    step = f"step {checkpoint.name.split('-')[1]}"
+    name = checkpoint.parent.name
+    return f"learning rate {name.removeprefix(RATE)}, {step}" if name.startswith(RATE) else step
 
 
 def put(model: Any, checkpoint: Path, strength: float) -> None:
@@ -57,6 +69,19 @@ def put(model: Any, checkpoint: Path, strength: float) -> None:
     else:
         load_adapter(model, checkpoint)
         set_strength(model, strength)
+
+
+def put_back(model: Any, checkpoint: Path) -> Any:
+    """Return the student as it was, free to be trained again.
+
+    Args:
+        model: as `train` returns it.
+        checkpoint: one of that training.
+    """
+    if (checkpoint / whole.WEIGHTS).exists():
+        whole.put_back(model, checkpoint)
+        return model
+    return model.unload()
 
 
 def changes_of(
@@ -160,7 +185,7 @@ def validate(
     """
     put(chat.model, checkpoint, strength)
     candidate = as_adapted(chat, checkpoint, strength)
-    label = f"step {checkpoint.name.split('-')[1]} x{strength:g}"
+    label = f"{_where(checkpoint)} x{strength:g}"
     rates = refusal_rates(candidate, probes, journal, judge, narrator, label)
     divergence = None if diverging is None else diverging(candidate)
     return Candidate(*rates, checkpoint, strength, divergence)

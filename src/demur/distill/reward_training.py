@@ -53,7 +53,7 @@ def learn_reward(
     """
     import torch
 
-    from demur.distill.choose import put
+    from demur.distill.choose import put, put_back
     from demur.distill.train import train
 
     out = [_held_out(one) for one in pairs]
@@ -75,7 +75,8 @@ def learn_reward(
     objective = _objective(whole, readout)
     peft, checkpoints = train(chat, whole, _recipe(recipe), folder, narrator, objective)
     put(peft, checkpoints[-1], 1.0)  # a training that had ended before has loaded nothing
-    changes = _taken_off(peft)
+    changes = _changes(peft)
+    put_back(peft, checkpoints[-1])
     held = [one for one, is_out in zip(pairs, out, strict=True) if is_out]
     texts = [(one.prompt, answer) for one in held for answer in (one.answer, one.rejected)]
     found = score_texts(chat.model, texts, changes, readout)
@@ -126,8 +127,8 @@ def _objective(pairs: Sequence[Lesson], readout: Any) -> BradleyTerry:
     return BradleyTerry(readout, half / max(1, harmful), half / max(1, len(pairs) - harmful))
 
 
-def _taken_off(peft: Any) -> dict[str, LowRank]:
-    """Return what was trained, by the modules' names, and take PEFT off the student."""
+def _changes(peft: Any) -> dict[str, LowRank]:
+    """Return what was trained, by the modules' names in memory."""
     from peft.tuners.lora import LoraLayer
 
     changes = {}
@@ -138,5 +139,4 @@ def _taken_off(peft: Any) -> dict[str, LowRank]:
                 for part in (module.lora_A, module.lora_B)
             )
             changes[name] = LowRank(up, down)
-    peft.unload()
     return changes

@@ -33,6 +33,11 @@ def remember(model: Any, trained: Collection[str]) -> None:
     object.__setattr__(model, COPY, copy)
 
 
+def forget(model: Any) -> None:
+    """Drop the copy that `remember` keeps."""
+    vars(model).pop(COPY, None)
+
+
 def remembered(model: Any) -> Any:
     """Return the copy that `remember` keeps, or None."""
     return vars(model).get(COPY)

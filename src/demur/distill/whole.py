@@ -19,7 +19,7 @@ from typing import Any
 
 from demur.checkpoint import Dense
 from demur.checkpoint.index import open_checkpoint
-from demur.distill.untouched import remember, remembered
+from demur.distill.untouched import forget, remember, remembered
 from demur.errors import ModelError, TrainingError
 from demur.models.edits import name_on_disk
 from demur.run.processes import launched
@@ -162,6 +162,16 @@ def put(model: Any, checkpoint: Path, strength: float) -> None:
     with torch.no_grad():
         for name, value in _scaled(model, checkpoint, strength):
             parameters[name].copy_(value)
+
+
+def put_back(model: Any, checkpoint: Path) -> None:
+    """Give the model its weights of before training, and forget that it was trained.
+
+    Args:
+        checkpoint: one of that training.
+    """
+    put(model, checkpoint, 0.0)
+    forget(model)
 
 
 def changes(model: Any, folder: Path, checkpoint: Path, strength: float) -> Mapping[str, Dense]:

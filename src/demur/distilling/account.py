@@ -42,8 +42,8 @@ def account(
         f"depth {'were' if config.full else 'was'} trained {_trained_to(config, context)}, and to "
         "stay close to the original's own distribution on the harmless ones."
         f"{_kept_logits(context)}",
-        f"{len(tried)} candidates (stopping points and strengths) were compared on validation "
-        "prompts: "
+        f"{len(tried)} candidates ({'learning rates, ' if len(config.learning_rates) > 1 else ''}"
+        "stopping points and strengths) were compared on validation prompts: "
         + (
             "harmful requests refused, less twins and ordinary instructions refused. "
             f"{chosen.label[0].upper()}{chosen.label[1:]} was kept."

@@ -17,7 +17,10 @@ REWARD = Literal["verdicts", "learned"]
 REFUSAL = ("Sorry, but I can't help with that.",)
 STRENGTHS = (0.85,)
 # choices that earlier runs did not have
-ADDED = ("full", "full_learning_rate", "reward", "from_patch", "step_texts", "text_weight")
+ADDED = (
+    *("full", "full_learning_rate", "learning_rates", "reward", "from_patch"),
+    *("step_texts", "text_weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class DistillConfig(TreatmentConfig):
         first_layer: where training begins, as a fraction of the model's depth.
         last_layer: where training ends, as a fraction of the model's depth.
         learning_rate: of AdamW.
+        learning_rates: train once at each of these in its place, and let validation choose: what
+            is best at one size of model need not be at another.
         batch: lessons a step.
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
@@ -104,6 +109,7 @@ class DistillConfig(TreatmentConfig):
     first_layer: Annotated[float, TRAINING] = 0.4
     last_layer: Annotated[float, TRAINING] = 1.0
     learning_rate: Annotated[float, TRAINING] = 1.4e-3
+    learning_rates: Annotated[tuple[float, ...], TRAINING, Parameter(consume_multiple=True)] = ()
     batch: Annotated[int, TRAINING] = 32
     micro_batch: Annotated[int, TRAINING] = 32
     epochs: Annotated[int, TRAINING] = 1
@@ -127,12 +133,15 @@ class DistillConfig(TreatmentConfig):
     def __post_init__(self) -> None:
         # cyclopts and callers from Python both come through here
         object.__setattr__(self, "strengths", tuple(self.strengths))
+        object.__setattr__(self, "learning_rates", tuple(dict.fromkeys(self.learning_rates)))
         one = (self.refusal,) if isinstance(self.refusal, str) else self.refusal
         object.__setattr__(self, "refusal", tuple(one))
         super().__post_init__()
         self._require("pattern", "uniform or varied", self.pattern in ("uniform", "varied"))
         for name in ("learning_rate", "full_learning_rate"):
             self._require(name, "above 0, at most 1", 0 < getattr(self, name) <= 1)
+        among = all(0 < rate <= 1 for rate in self.learning_rates)
+        self._require("learning_rates", "above 0, at most 1, each", among)
         self._require("first_layer", "at least 0 and below 1", 0 <= self.first_layer < 1)
         self._require("last_layer", "above first_layer, at most 1", self._layers_in_order)
         self._require(
@@ -164,7 +173,7 @@ class DistillConfig(TreatmentConfig):
         made = {
             name: value
             for name, value in self.resolved().items()
-            if name not in (*ADDED, *BUDGETED) or value != default[name]
+            if name not in (*ADDED, *BUDGETED) or getattr(self, name) != default[name]
         }
         if self.from_patch is not None:
             made["from_patch"] = read_patch(self.begun_at).manifest.hash

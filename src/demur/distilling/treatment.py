@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from demur.checkpoint import LowRank
 from demur.distill.choose import Candidate
@@ -78,8 +79,17 @@ def _require_divisible(config: DistillConfig) -> None:
         ConfigError: it cannot.
     """
     learned = config.objective in ("rloo", "grpo") and config.reward == "learned"
-    if config.full or learned or config.objective not in DIVISIBLE:
-        what = "all weights" if config.full else "a learned reward" if learned else config.objective
+    several = len(config.learning_rates) > 1
+    if config.full or learned or several or config.objective not in DIVISIBLE:
+        what = (
+            "all weights"
+            if config.full
+            else "a learned reward"
+            if learned
+            else "several learning rates"
+            if several
+            else config.objective
+        )
         raise ConfigError(
             "The processes were launched to divide the model among them (FSDP), which can be done "
             f"for a low-rank change by {', '.join(DIVISIBLE)} on verdicts, and not for {what}.",
@@ -216,9 +226,12 @@ def teach(
         TrainingError: there is too little to train on, or a loss that is no number.
         SystemExit: this process followed another one (`run.processes`), and its part is done.
     """
-    from demur.distill.choose import choose, put
+    from demur.distill.choose import at_rate, choose, put
 
     recipe = recipe_of(config)
+    recipes = {
+        at_rate(folder, rate): replace(recipe, learning_rate=rate) for rate in config.learning_rates
+    } or {folder: recipe}
     probes = choosing_probes(config, splits)
     _require_possible(context, chat, recipe)
     start = read_start(config, context.base_hash) if start is None else start
@@ -231,11 +244,11 @@ def teach(
         with context.phase(f"Learning a reward{phases}"):
             objective = rewarded(context, chat, objective, recipe)
     with context.phase(f"{TRAINING}{phases}"):
-        checkpoints = _train(context, chat, lessons, recipe, folder, objective, start)
+        trained = _train(context, chat, lessons, recipes, objective, start)
     with context.phase(f"{CHOOSING}{phases}"):
         chosen, tried = choose(
             chat,
-            checkpoints[-config.stopping_points :],
+            [one for each in trained for one in each[-config.stopping_points :]],
             config.strengths,
             probes,
             context.folder.journal,
@@ -261,24 +274,39 @@ def _train(
     context: Context,
     chat: ChatModel,
     lessons: Sequence[Lesson],
-    recipe: Recipe,
-    folder: Path,
+    recipes: Mapping[Path, Recipe],
     objective: Objective,
     start: Mapping[str, LowRank] | None,
-) -> list[Path]:
-    """Train the chat's model, with all processes that were launched, and return the checkpoints.
+) -> list[list[Path]]:
+    """Train the chat's model, with all processes that were launched; leaves it as last trained.
+
+    Args:
+        recipes: by the folder where a training's checkpoints go; each begins anew.
+
+    Returns:
+        The checkpoints of each training, first to last.
 
     Raises:
         SystemExit: this process followed another one, and its part is done.
     """
+    from demur.distill.choose import put_back
     from demur.distill.divided import divided, release
     from demur.distill.train import train, wrapped
 
     processes = launched()
     held = divided(chat, context.config.trust_remote_code) if processes.divided else chat
-    chat.model, checkpoints = train(
-        held, lessons, recipe, folder, context.narrator, objective, start
-    )
+    model: Any = held.model
+    trained: list[list[Path]] = []
+    for folder, recipe in recipes.items():
+        if trained:
+            put_back(model, trained[-1][-1])
+        if len(recipes) > 1:
+            context.narrator.say(f"  at a learning rate of {recipe.learning_rate:g}:")
+        model, checkpoints = train(
+            held, lessons, recipe, folder, context.narrator, objective, start
+        )
+        trained.append(checkpoints)
+    chat.model = model
     del held
     if processes.divided:
         release(chat)
@@ -288,7 +316,7 @@ def _train(
     if processes.divided:  # the leader goes on with the whole model; what to put in is on disk
         whole = context.load(context.resolved.folder, context.base_hash)
         chat.model = wrapped(whole.model, recipe)
-    return checkpoints
+    return trained
 
 
 def _require_possible(context: Context, chat: ChatModel, recipe: Recipe) -> None:
