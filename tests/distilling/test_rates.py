@@ -14,12 +14,14 @@ from tests.distill.students import Lenient, Quiet, Struck
 from tests.small_run import SMALLEST, prepare
 
 from demur.distill import choose
+from demur.distill import train as training
 from demur.distill.choose import ADAPTER
+from demur.distill.train import train as train_as_it_is
 from demur.distill.whole import WEIGHTS
 from demur.distilling import treatment
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
-from demur.errors import ConfigError
+from demur.errors import ConfigError, TrainingError
 from demur.treating import pipeline
 
 SMALL: dict[str, Any] = {
@@ -120,10 +122,36 @@ def test_a_run_that_was_broken_off_between_two_rates_goes_on(
         assert same(trained(place, "broken", rate), trained(place, "whole", rate))
 
 
+@pytest.mark.parametrize("kind", ["low-rank", "full"])
+def test_a_rate_that_is_too_high_ends_the_trying_and_not_the_run(
+    place: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def train(chat: Any, lessons: Any, recipe: Any, *given: Any) -> Any:
+        tried.append(recipe.learning_rate)
+        found = train_as_it_is(chat, lessons, recipe, *given)
+        if recipe.learning_rate > 2e-2:
+            raise TrainingError("The training loss became nan at step 1.", "Lower it.")
+        return found
+
+    monkeypatch.setattr(training, "train", train)
+    rates = {"learning_rates": (6e-2, 4e-2, 1e-2)}
+    result = run(place, f"{kind}-high", **rates, **KINDS[kind])
+    assert tried == [1e-2, 4e-2, 1e-2]
+    labels = [candidate["label"] for candidate in result["tried"]]
+    assert len(labels) == 2 and all("learning rate 0.01," in label for label in labels)
+    assert same(trained(place, f"{kind}-high", "rate-0.01"), trained(place, kind, "rate-0.01"))
+    log = (place / f"{kind}-high" / "run.log").read_text(encoding="utf-8")
+    assert "became nan at step 1. No higher rate is tried." in log
+    with pytest.raises(TrainingError, match="became nan"):
+        run(place, f"{kind}-all-high", learning_rates=(4e-2, 6e-2), **KINDS[kind])
+
+
 def test_rates_that_are_not_given_leave_a_run_what_it_was() -> None:
     plain = DistillConfig("tiny").identity()
     assert "learning_rates" not in plain
-    config = DistillConfig("tiny", learning_rates=(1e-3, 2e-3, 1e-3))
+    config = DistillConfig("tiny", learning_rates=(2e-3, 1e-3, 2e-3))
     assert config.learning_rates == (1e-3, 2e-3)
     assert config.identity() == {**plain, "learning_rates": [1e-3, 2e-3]}
 

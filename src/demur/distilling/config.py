@@ -49,8 +49,8 @@ class DistillConfig(TreatmentConfig):
         first_layer: where training begins, as a fraction of the model's depth.
         last_layer: where training ends, as a fraction of the model's depth.
         learning_rate: of AdamW.
-        learning_rates: train once at each of these in its place, and let validation choose: what
-            is best at one size of model need not be at another.
+        learning_rates: train once at each of these in its place, the lowest first, and let
+            validation choose: what is best at one size of model need not be at another.
         batch: lessons a step.
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
@@ -133,7 +133,7 @@ class DistillConfig(TreatmentConfig):
     def __post_init__(self) -> None:
         # cyclopts and callers from Python both come through here
         object.__setattr__(self, "strengths", tuple(self.strengths))
-        object.__setattr__(self, "learning_rates", tuple(dict.fromkeys(self.learning_rates)))
+        object.__setattr__(self, "learning_rates", tuple(sorted(set(self.learning_rates))))
         one = (self.refusal,) if isinstance(self.refusal, str) else self.refusal
         object.__setattr__(self, "refusal", tuple(one))
         super().__post_init__()

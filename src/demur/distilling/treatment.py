@@ -296,16 +296,26 @@ def _train(
     processes = launched()
     held = divided(chat, context.config.trust_remote_code) if processes.divided else chat
     model: Any = held.model
-    trained: list[list[Path]] = []
+    trained: dict[Path, list[Path]] = {}
     for folder, recipe in recipes.items():
         if trained:
-            put_back(model, trained[-1][-1])
+            put_back(model, list(trained.values())[-1][-1])
         if len(recipes) > 1:
             context.narrator.say(f"  at a learning rate of {recipe.learning_rate:g}:")
-        model, checkpoints = train(
-            held, lessons, recipe, folder, context.narrator, objective, start
-        )
-        trained.append(checkpoints)
+        try:
+            model, trained[folder] = train(
+                held, lessons, recipe, folder, context.narrator, objective, start
+            )
+        except TrainingError as error:
+            if not trained or processes.several:
+                raise
+            context.narrator.say(f"  {error.cause} No higher rate is tried.")
+            # Loaded anew, and wrapped as the last training that ended, which trains nothing now.
+            model = chat.model = None
+            chat.model = context.load(context.resolved.folder, context.base_hash).model
+            last = list(trained)[-1]
+            model, _ = train(chat, lessons, recipes[last], last, context.narrator, objective)
+            break
     chat.model = model
     del held
     if processes.divided:
@@ -316,7 +326,7 @@ def _train(
     if processes.divided:  # the leader goes on with the whole model; what to put in is on disk
         whole = context.load(context.resolved.folder, context.base_hash)
         chat.model = wrapped(whole.model, recipe)
-    return trained
+    return list(trained.values())
 
 
 def _require_possible(context: Context, chat: ChatModel, recipe: Recipe) -> None:
