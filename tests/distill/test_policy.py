@@ -131,19 +131,49 @@ def test_a_reward_that_likes_no_refusal_does_not_drive_it_to_nothing(tmp_path):
     assert max(moved) < 1e-3  # the student hardly ever says it, and all that it drew earned alike
 
 
-def test_answers_are_batched_by_length_where_that_saves_reading():
-    def rows(*lengths: int, requests: int = 4) -> list[Lesson]:
-        return [
-            Lesson("keep", (place % requests, *range(20)), (1,) * length)
-            for place, length in enumerate(lengths)
-        ]
+def test_answers_are_computed_in_parts_of_like_length_where_that_saves_padding():
+    def parts(*lengths: int) -> list[list[int]]:
+        return by_length([Lesson("keep", (1, 2), (1,) * length) for length in lengths])
 
-    assert by_length(rows(5, 5, 5, 5)) == [[0, 1, 2, 3]]
-    # To read two requests twice would cost more than two tokens do.
-    assert by_length(rows(5, 6, 6, 5, requests=2)) == [[0, 3, 1, 2]]
-    assert by_length(rows(24, *[4] * 15)) == [list(range(1, 16)), [0]]
-    assert by_length(rows(24, *[4] * 15, requests=1)) == [list(range(1, 16)), [0]]
-    assert by_length(rows(7)) == [[0]]
+    assert parts(7) == [[0]]
+    assert parts(5, 6, 5, 6) == [[0, 2, 1, 3]]
+    assert parts(24, *[4] * 3) == [[1, 2, 3, 0]]  # 60 tokens of padding are not worth it
+    assert parts(24, *[4] * 4) == [[1, 2, 3, 4], [0]]
+    assert parts(*[2] * 40, *[11] * 30, *[24] * 20) == [
+        list(range(40)),
+        list(range(40, 70)),
+        list(range(70, 90)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mpt", "lfm2"])
+def test_the_loss_is_the_same_in_parts_and_in_one(name, tmp_path, monkeypatch):
+    from demur.distill.objectives import policy as room
+
+    chat = student(name)
+    lessons = lessons_for(chat, tmp_path)
+    model = wrapped(chat, 0.05)
+    lengths = iter(range(1, 1000))
+
+    def sampled(model: Any, requests: Any, samples: int, *given: Any, **named: Any) -> Any:
+        return [[(30, 31, 32)[: 1 + next(lengths) % 3]] * samples for _ in requests]
+
+    monkeypatch.setattr(room, "sample", sampled)
+    at = objective(chat, lessons, beta=0.3, keep_weight=0.6)
+    batch = batch_of(model, lessons, [0, 14, 5, 15])
+    found = []
+    for spared in (10**6, 0):
+        lengths = iter(range(1, 1000))
+        monkeypatch.setattr(room, "SPARED", spared)
+        loss = at.loss(model, batch)
+        loss.backward()
+        gradients = [one.grad.flatten() for one in model.parameters() if one.grad is not None]
+        found.append((loss.detach(), torch.cat(gradients)))
+        model.zero_grad(set_to_none=True)
+    (whole, expected), (in_parts, gradient) = found
+    assert in_parts == pytest.approx(float(whole), rel=1e-4)
+    assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-4)
+    assert float(expected.abs().max()) > 0.01
 
 
 def test_an_answer_is_written_until_its_worth_is_known(tmp_path):

@@ -8,37 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from demur.models.forward import accepted, last_positions
 
 
-def answer_logits(model: Any, batch: dict[str, Any]) -> Any:
+def answer_logits(model: Any, batch: dict[str, Any], read: Any = None) -> Any:
     """Return (rows, longest answer, vocabulary) float32 logits that predict the answers' tokens.
 
     Args:
         batch: as a `Collator` makes it.
+        read: of `read_before`, where several batches share it.
     """
-    return answer_outputs(model, batch).logits[:, -batch["labels"].shape[1] :].float()
+    return answer_outputs(model, batch, read).logits[:, -batch["labels"].shape[1] :].float()
 
 
-def answer_outputs(model: Any, batch: dict[str, Any], **asked: Any) -> Any:
+def answer_outputs(model: Any, batch: dict[str, Any], read: Any = None, **asked: Any) -> Any:
     """Return the model's outputs for a batch, the head applied where an answer may stand.
 
     Args:
+        read: as in `answer_logits`.
         asked: what else the forward pass is told, such as `output_hidden_states`.
     """
-    from transformers import DynamicCache
-
     rows, longest = batch["labels"].shape
-    cache = None
-    if batch["prefix"].shape[1]:
-        cache = DynamicCache(config=model.config)
-        head = last_positions(model, batch["prefix"].shape[1])
-        model(batch["prefix"], past_key_values=cache, use_cache=True, **head)
-        cache.batch_repeat_interleave(rows if "stem" not in batch else len(batch["stem_ids"]))
-    if "stem" in batch:
-        _read_stems(model, batch, cache)
+    cache = read_before(model, batch) if read is None else read
+    if cache is not None:
+        cache = _rows_of(cache, batch["stem"]) if "stem" in batch else _repeated(cache, rows)
     told = accepted(model, position_ids=batch["position_ids"], past_key_values=cache)
     return model(
         input_ids=batch["input_ids"],
@@ -50,8 +46,26 @@ def answer_outputs(model: Any, batch: dict[str, Any], **asked: Any) -> Any:
     )
 
 
+def read_before(model: Any, batch: dict[str, Any]) -> Any:
+    """Return the cache of what stands before a batch's rows; None where nothing can.
+
+    That is the prefix, one row; or the stems that rows branch from, a row each.
+    """
+    from transformers import DynamicCache
+
+    if not batch["prefix"].shape[1]:
+        return None
+    cache = DynamicCache(config=model.config)
+    head = last_positions(model, batch["prefix"].shape[1])
+    model(batch["prefix"], past_key_values=cache, use_cache=True, **head)
+    if "stem" in batch:
+        _read_stems(model, batch, cache)
+    return cache
+
+
 def _read_stems(model: Any, batch: dict[str, Any], cache: Any) -> None:
-    width = batch["stem_ids"].shape[1]
+    count, width = batch["stem_ids"].shape
+    cache.batch_repeat_interleave(count)
     if width:
         model(
             input_ids=batch["stem_ids"],
@@ -61,7 +75,49 @@ def _read_stems(model: Any, batch: dict[str, Any], cache: Any) -> None:
             **accepted(model, position_ids=batch["stem_positions"]),
             **last_positions(model, width),
         )
-    cache.batch_select_indices(batch["stem"])
+
+
+def _repeated(cache: Any, rows: int) -> Any:
+    found = _copied(cache)
+    found.batch_repeat_interleave(rows)
+    return found
+
+
+def _rows_of(cache: Any, rows: Any) -> Any:
+    found = _copied(cache)
+    found.batch_select_indices(rows)
+    return found
+
+
+def _copied(cache: Any) -> Any:
+    """Return a cache that may grow while this one stays; what is in both is in memory once."""
+    found = copy(cache)
+    found.layers = [copy(layer) for layer in cache.layers]
+    return found
+
+
+def part_of(batch: dict[str, Any], rows: Any) -> dict[str, Any]:
+    """Return some rows of a batch, without the padding that none of them needs.
+
+    Args:
+        batch: as a `Collator` makes it of answers without distributions.
+        rows: (n,) their places.
+    """
+    import torch
+
+    mask, width = batch["attention_mask"][rows], batch["input_ids"].shape[1]
+    own = mask[:, -width:]
+    lead = int((own.sum(0) == 0).long().cumprod(0).sum())
+    first = batch["first"][rows]
+    cut = int(first.min())
+    part = batch | {
+        "input_ids": batch["input_ids"][rows, lead:],
+        "position_ids": batch["position_ids"][rows, lead:],
+        "attention_mask": torch.cat([mask[:, :-width], own[:, lead:]], dim=1),
+        "labels": batch["labels"][rows, cut:],
+        "first": first - cut,
+    }
+    return part | ({"stem": batch["stem"][rows]} if "stem" in batch else {})
 
 
 def token_log_probabilities(logits: Any, labels: Any) -> Any:

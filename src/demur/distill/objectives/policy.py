@@ -33,14 +33,20 @@ from demur.distill.collate import Collator
 from demur.distill.lessons import Lesson
 from demur.distill.objectives.rewards import Reward
 from demur.distill.sampling import sample
-from demur.distill.scores import answer_logits, token_log_probabilities, without_dropout
+from demur.distill.scores import (
+    answer_logits,
+    part_of,
+    read_before,
+    token_log_probabilities,
+    without_dropout,
+)
 from demur.distill.untouched import untouched
 from demur.errors import ConfigError
 from demur.models.forward import can_share_prefix
 from demur.run.processes import launched
 
 Decided = Callable[[Lesson, Sequence[int]], bool]
-HEAD = 2  # a token of an answer costs so many times one of a request, for the vocabulary's sake
+SPARED = 64  # tokens of padding that are worth a forward pass more
 SPREAD = 1e-4  # added to a group's spread, so that equal rewards have no advantage
 
 
@@ -115,39 +121,13 @@ class PolicyGradient:
                 [self.beta if one.kind == "refuse" else self.keep_weight for one in rows]
             )
             prices[shown] = 0.0
-            losses = []
-            for places in [range(len(rows))] if divided else by_length(rows):
-                part = torch.tensor(list(places))
-                at = (worth.flatten()[part], prices[part], shown[part])
-                losses.append(self._loss(model, [rows[place] for place in places], shared, *at))
-        return sum(losses) / len(rows)
-
-    def _loss(
-        self, model: Any, rows: Sequence[Lesson], shared: int, worth: Any, prices: Any, shown: Any
-    ) -> Any:
-        """Return the summed loss of answers.
-
-        Args:
-            worth, prices, shown: (answers,) advantages, prices of divergence, and whether an
-                answer is a demonstration.
-        """
-        import torch
-
-        divided = launched().divided
-        drawn = Collator(rows, self._shared(model, rows, shared), branch=not divided)(
-            [{"lesson": place} for place in range(len(rows))]
-        )
-        drawn = {name: one.to(model.device) for name, one in drawn.items()}
-        logits = answer_logits(model, drawn)
-        worth, prices, shown = (one.to(logits.device) for one in (worth, prices, shown))
-        likely = token_log_probabilities(logits, drawn["labels"]).sum(1)
-        loss = -(tapered(worth, likely.detach(), shown) * likely).sum()
-        if divided or bool(prices.any()):
-            with torch.no_grad(), untouched(model) as untrained:
-                before = answer_logits(untrained, drawn)
-            moved = (exact_divergence(logits, before) * (drawn["labels"] >= 0)).sum(1)
-            loss = loss + (prices * moved).sum()
-        return loss
+            drawn = Collator(rows, self._shared(model, rows, shared), branch=not divided)(
+                [{"lesson": place} for place in range(len(rows))]
+            )
+            drawn = {name: one.to(model.device) for name, one in drawn.items()}
+            parts = [list(range(len(rows)))] if divided else by_length(rows)
+            loss = _loss(model, drawn, parts, worth.flatten(), prices, shown)
+        return loss / len(rows)
 
     def answers(
         self, model: Any, lessons: Sequence[Lesson], shared: int
@@ -189,28 +169,62 @@ class PolicyGradient:
         self.figures.update({side: sum(one) / len(one) for side, one in sides.items() if one})
 
 
-def by_length(rows: Sequence[Lesson]) -> list[list[int]]:
-    """Return the places of answers in one batch or in two, the brief ones and the long.
+def _loss(
+    model: Any,
+    drawn: dict[str, Any],
+    parts: Sequence[Sequence[int]],
+    worth: Any,
+    prices: Any,
+    shown: Any,
+) -> Any:
+    """Return the summed loss of answers; their requests are read once, however many parts.
 
-    In a batch all are as long as the longest; but a request that has answers in both is read
-    twice.
+    Args:
+        drawn: the answers, as a `Collator` makes them.
+        parts: places of answers that are computed together.
+        worth, prices, shown: (answers,) advantages, prices of divergence, and whether an answer is
+            a demonstration.
+    """
+    import torch
+
+    held_in = launched().divided or bool(prices.any())
+    read, read_untouched = read_before(model, drawn), None
+    if held_in:
+        with torch.no_grad(), untouched(model) as untrained:
+            read_untouched = read_before(untrained, drawn)
+    losses = []
+    for places in parts:
+        rows = torch.tensor(places)
+        part = part_of(drawn, rows.to(model.device))
+        logits = answer_logits(model, part, read)
+        at = (one[rows].to(logits.device) for one in (worth, prices, shown))
+        worth_here, prices_here, shown_here = at
+        likely = token_log_probabilities(logits, part["labels"]).sum(1)
+        losses.append(-(tapered(worth_here, likely.detach(), shown_here) * likely).sum())
+        if held_in:
+            with torch.no_grad(), untouched(model) as untrained:
+                before = answer_logits(untrained, part, read_untouched)
+            moved = (exact_divergence(logits, before) * (part["labels"] >= 0)).sum(1)
+            losses.append((prices_here * moved).sum())
+    return torch.stack(losses).sum()
+
+
+def by_length(rows: Sequence[Lesson]) -> list[list[int]]:
+    """Return the places of answers in parts of like length, since all of a part are padded to one.
+
+    A part is divided where that saves more than `SPARED` tokens of padding.
     """
     order = sorted(range(len(rows)), key=lambda place: len(rows[place].answer))
 
-    def cost(places: Sequence[int]) -> int:
-        requests = {rows[place].prompt for place in places}
-        longest = max(len(rows[place].answer) for place in places)
-        return sum(map(len, requests)) + HEAD * len(places) * (longest + 1)
+    def divided(part: list[int]) -> list[list[int]]:
+        lengths = [len(rows[place].answer) for place in part]
+        saved = [cut * (lengths[-1] - lengths[cut - 1]) for cut in range(1, len(part))]
+        if not saved or max(saved) <= SPARED:
+            return [part]
+        cut = saved.index(max(saved)) + 1
+        return [*divided(part[:cut]), *divided(part[cut:])]
 
-    def divided_at(cut: int) -> list[list[int]]:
-        return [part for part in (order[:cut], order[cut:]) if part]
-
-    cuts = [
-        cut
-        for cut in range(1, len(order))
-        if len(rows[order[cut]].answer) > len(rows[order[cut - 1]].answer)
-    ]
-    return min(map(divided_at, [0, *cuts]), key=lambda parts: sum(map(cost, parts)))
+    return divided(order)
 
 
 def advantages(rewards: Any, shown: Any, kind: Literal["rloo", "grpo"]) -> Any:
