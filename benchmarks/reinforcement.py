@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from apart import apart
 
 if TYPE_CHECKING:
     from demur.console import Advance
@@ -186,18 +187,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--requests", type=int, default=16)
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for engine in (OURS, WHOLE, PEER):
-            result = Path(folder) / "result.json"
-            given = (engine, arguments.model, arguments.steps, arguments.requests, result)
-            process = context.Process(target=measure, args=given)
-            process.start()
-            process.join()
-            if process.exitcode:
-                return 1
-            found.append(json.loads(result.read_text(encoding="utf-8")))
+    asked = (arguments.model, arguments.steps, arguments.requests)
+    found = [apart(measure, engine, *asked) for engine in (OURS, WHOLE, PEER)]
     ours = found[0]["seconds"]
     print(f"{arguments.requests} requests a step, {found[0]['dtype']}\n")
     print("| engine | seconds a step | ratio | peak memory, GB |")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import sys
 import tempfile
@@ -22,6 +21,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from apart import apart
 
 OURS, DEFAULTS, UNCHECKPOINTED = "demur", "TRL, defaults", "TRL, no checkpointing"
 TOKENS = 24
@@ -214,26 +215,15 @@ def main() -> int:
     parser.add_argument("--lessons", type=int, default=192)
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
     product = measured_product()
-    found = []
+    rows = apart(lessons_of, arguments.model, arguments.lessons)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lessons.json"
-        maker = context.Process(target=lessons_of, args=(arguments.model, arguments.lessons, path))
-        maker.start()
-        maker.join()
-        if maker.exitcode:
-            return 1
-        for engine in (OURS, DEFAULTS, UNCHECKPOINTED):
-            result = Path(folder) / "result.json"
-            process = context.Process(
-                target=train, args=(engine, arguments.model, path, arguments.batch, result)
-            )
-            process.start()
-            process.join()
-            if process.exitcode:
-                return 1
-            found.append(json.loads(result.read_text(encoding="utf-8")))
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        found = [
+            apart(train, engine, arguments.model, path, arguments.batch)
+            for engine in (OURS, DEFAULTS, UNCHECKPOINTED)
+        ]
     ours = found[0]["seconds"]
     print(f"matrix product: {product / 1e9:.0f} GFLOP/s\n")
     print("| engine | seconds | ratio | peak memory, GB | loss before | after | useful share |")

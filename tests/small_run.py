@@ -31,6 +31,16 @@ SMALLEST: dict[str, Any] = {
     "device": "cpu",
     "dtype": "float32",
 }
+SMALL: dict[str, Any] = {
+    **SMALLEST,
+    "train_pairs": 16,
+    "train_ordinary": 8,
+    "test_pairs": 6,
+    "test_ordinary": 4,
+    "validation_pairs": 4,
+    "text_tokens": 200,
+    "train_texts": 2,
+}
 SOURCES = Path(__file__).parents[1] / "src"
 ENVIRONMENT = {
     **os.environ,

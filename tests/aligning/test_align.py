@@ -14,7 +14,7 @@ from tests.aligning.test_donors import card
 from tests.distill.students import Quiet
 from tests.relatives import Relatives
 from tests.small_graft import prepare
-from tests.small_run import SMALLEST
+from tests.small_run import SMALL
 from tests.tiny import tiny_llama
 
 from demur.aligning.align import align
@@ -25,15 +25,8 @@ from demur.treating import stages
 from demur.treating.config import TreatmentConfig
 from demur.treating.treated import Outcome
 
-SMALL: dict[str, Any] = {
-    **SMALLEST,
-    "train_pairs": 16,
-    "train_ordinary": 8,
-    "test_pairs": 6,
-    "test_ordinary": 4,
-    "validation_pairs": 4,
-    "text_tokens": 200,
-    "train_texts": 2,
+CHOICES: dict[str, Any] = {
+    **SMALL,
     "answer_tokens": 24,
     "strengths": (),
     "max_share": 1.0,
@@ -66,7 +59,7 @@ class Place:
         """
         heard = Heard()
         shared = {each.name for each in fields(TreatmentConfig)} | {"max_share"}
-        small = {name: value for name, value in SMALL.items() if teaches or name in shared}
+        small = {name: value for name, value in CHOICES.items() if teaches or name in shared}
         told: dict[str, Any] = {
             "harmful": str(self.folder / "harmful.jsonl"),
             "ordinary": str(self.folder / "ordinary.jsonl"),

@@ -9,24 +9,13 @@ from typing import Any
 
 import pytest
 from tests.distill.students import Lenient, Quiet
-from tests.small_run import SMALLEST, prepare
+from tests.small_run import SMALL, prepare
 
 from demur.benching.config import BenchConfig
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.errors import ConfigError
 from demur.treating import pipeline
-
-SMALL = {
-    **SMALLEST,
-    "train_pairs": 16,
-    "train_ordinary": 8,
-    "test_pairs": 6,
-    "test_ordinary": 4,
-    "validation_pairs": 4,
-    "text_tokens": 200,
-    "train_texts": 2,
-}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tests.distill.students import Lenient, Quiet, Struck
-from tests.small_run import SMALLEST, prepare
+from tests.small_run import SMALL, prepare
 
 from demur.distill import choose
 from demur.distill import train as training
@@ -24,16 +24,6 @@ from demur.distilling.distill import distill
 from demur.errors import ConfigError, TrainingError
 from demur.treating import pipeline
 
-SMALL: dict[str, Any] = {
-    **SMALLEST,
-    "train_pairs": 16,
-    "train_ordinary": 8,
-    "test_pairs": 6,
-    "test_ordinary": 4,
-    "validation_pairs": 4,
-    "text_tokens": 200,
-    "train_texts": 2,
-}
 KINDS: dict[str, dict[str, Any]] = {
     "low-rank": {},
     "full": {"full": True, "first_layer": 0.0},

@@ -151,21 +151,29 @@ def low_rank_changes(peft: Any, folder: Path, strength: float) -> dict[str, LowR
     Raises:
         ModelError: a trained module has no tensor of its own on disk.
     """
-    from peft.tuners.lora import LoraLayer
-
     model = peft.base_model.model
     tensors = open_checkpoint(folder).tensors
     changes: dict[str, LowRank] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, LoraLayer):
-            continue
-        tensor = _tensor_on_disk(model, name, tensors)
-        up = module.lora_B["default"].weight.detach().float().cpu().numpy() * strength
-        down = module.lora_A["default"].weight.detach().float().cpu().numpy()
-        if getattr(module, "fan_in_fan_out", False):
+    for name, change in lora_changes(peft).items():
+        up, down = change.up * strength, change.down
+        if getattr(model.get_submodule(name), "fan_in_fan_out", False):
             up, down = down.T.copy(), up.T.copy()
-        changes[tensor] = LowRank(up, down)
+        changes[_tensor_on_disk(model, name, tensors)] = LowRank(up, down)
     return changes
+
+
+def lora_changes(peft: Any) -> dict[str, LowRank]:
+    """Return what LoRA's weights add to what modules give out, by the modules' names in memory."""
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        name: LowRank(
+            module.lora_B["default"].weight.detach().float().cpu().numpy(),
+            module.lora_A["default"].weight.detach().float().cpu().numpy(),
+        )
+        for name, module in peft.base_model.model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
 
 
 def validate(

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demur.checkpoint import LowRank
 from demur.console import Narrator
 from demur.distill.lessons import Lesson
 from demur.distill.objectives.bradley_terry import BradleyTerry
@@ -53,7 +52,7 @@ def learn_reward(
     """
     import torch
 
-    from demur.distill.choose import put, put_back
+    from demur.distill.choose import lora_changes, put, put_back
     from demur.distill.train import train
 
     out = [_held_out(one) for one in pairs]
@@ -75,7 +74,7 @@ def learn_reward(
     objective = _objective(whole, readout)
     peft, checkpoints = train(chat, whole, _recipe(recipe), folder, narrator, objective)
     put(peft, checkpoints[-1], 1.0)  # a training that had ended before has loaded nothing
-    changes = _changes(peft)
+    changes = lora_changes(peft)
     put_back(peft, checkpoints[-1])
     held = [one for one, is_out in zip(pairs, out, strict=True) if is_out]
     texts = [(one.prompt, answer) for one in held for answer in (one.answer, one.rejected)]
@@ -125,18 +124,3 @@ def _objective(pairs: Sequence[Lesson], readout: Any) -> BradleyTerry:
     harmful = sum(one.kind == "refuse" for one in pairs)
     half = len(pairs) / 2
     return BradleyTerry(readout, half / max(1, harmful), half / max(1, len(pairs) - harmful))
-
-
-def _changes(peft: Any) -> dict[str, LowRank]:
-    """Return what was trained, by the modules' names in memory."""
-    from peft.tuners.lora import LoraLayer
-
-    changes = {}
-    for name, module in peft.base_model.model.named_modules():
-        if isinstance(module, LoraLayer):
-            down, up = (
-                part["default"].weight.detach().float().cpu().numpy()
-                for part in (module.lora_A, module.lora_B)
-            )
-            changes[name] = LowRank(up, down)
-    return changes

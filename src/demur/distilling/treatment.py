@@ -78,21 +78,18 @@ def _require_divisible(config: DistillConfig) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    learned = config.objective in ("rloo", "grpo") and config.reward == "learned"
-    several = len(config.learning_rates) > 1
-    if config.full or learned or several or config.objective not in DIVISIBLE:
-        what = (
-            "all weights"
-            if config.full
-            else "a learned reward"
-            if learned
-            else "several learning rates"
-            if several
-            else config.objective
-        )
+    reinforced = config.objective in ("rloo", "grpo")
+    cannot = {
+        "all weights": config.full,
+        "a learned reward": reinforced and config.reward == "learned",
+        "several learning rates": len(config.learning_rates) > 1,
+        config.objective: config.objective not in DIVISIBLE,
+    }
+    asked = [what for what, wanted in cannot.items() if wanted]
+    if asked:
         raise ConfigError(
             "The processes were launched to divide the model among them (FSDP), which can be done "
-            f"for a low-rank change by {', '.join(DIVISIBLE)} on verdicts, and not for {what}.",
+            f"for a low-rank change by {', '.join(DIVISIBLE)} on verdicts, and not for {asked[0]}.",
             "Choose so, or launch them without FSDP: each then holds the whole model.",
         )
 
