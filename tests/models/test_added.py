@@ -78,11 +78,14 @@ def test_a_half_precision_model_stays_one() -> None:
 
 
 def test_a_module_that_is_not_there_leaves_nothing_behind() -> None:
-    model = deepcopy(tiny("llama"))
+    model = tiny("llama")
+    there = "model.layers.1.mlp.up_proj"
     change = LowRank(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
+    hooks = model.get_submodule(there)._forward_hooks
+    before = dict(hooks)  # transformers leaves some of its own once hidden states were asked for
     with (
         pytest.raises(AttributeError),
-        added(model, {"model.layers.1.mlp.up_proj": change, "model.layers.9": change}),
+        added(model, {there: change, "model.layers.9": change}),
     ):
         raise AssertionError("not reached")
-    assert not any(one._forward_hooks for one in model.modules())
+    assert dict(hooks) == before
