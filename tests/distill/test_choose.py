@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.distill.students import Quiet, student
 from demur.checkpoint import apply_patch, make_patch
 from demur.distill.choose import (
     Candidate,
+    at_rate,
     choose,
     load_adapter,
     low_rank_changes,
@@ -118,6 +120,51 @@ def test_of_equals_the_earlier_is_chosen(tmp_path):
     journal = Journal(tmp_path / "journal.sqlite")
     best, tried = choose(chat, checkpoints, (0.5,), probes(), journal, judge, Quiet())
     assert best is tried[0]
+
+
+def at_rates(folder: Path) -> tuple[ChatModel, list[Path]]:
+    """Return a student, and two checkpoints at each of two learning rates."""
+    chat, found = wrapped("llama", folder, 4)
+    places = [
+        at_rate(folder, 1e-3 if step < 2 else 2e-3) / found[step].name for step in range(len(found))
+    ]
+    return chat, [Path(shutil.move(one, place)) for one, place in zip(found, places, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("high", "scaled", "kept"),
+    [
+        ([10, 0, 0], [9, 1, 0], "checkpoint-2"),  # a tenth more of ten: chance does as much
+        ([10, 0, 0], [10, 0, 0], "checkpoint-2"),
+        ([17, 0, 0], [17, 1, 0], "checkpoint-3"),
+    ],
+)
+def test_of_learning_rates_the_lowest_that_will_do_is_kept(tmp_path, high, scaled, kept):
+    chat, checkpoints = at_rates(tmp_path)
+    judge = Scripted([6, 0, 0, 9, 0, 0, *high, 2, 0, 0, *scaled])
+    journal = Journal(tmp_path / "journal.sqlite")
+    best, tried = choose(chat, checkpoints, (0.5,), probes(20), journal, judge, Quiet())
+    assert judge.script == []
+    assert best.checkpoint.name == kept
+    assert [(one.checkpoint.name, one.strength) for one in tried[4:]] == [(kept, 0.5)]
+    assert best.strength == (0.5 if scaled == [10, 0, 0] else 1.0)
+
+
+def test_a_budget_decides_between_learning_rates_itself(tmp_path):
+    chat, checkpoints = at_rates(tmp_path)
+    judge = Scripted([6, 0, 0, 9, 0, 0, 10, 0, 0, 2, 0, 0, 9, 0, 0])
+    journal = Journal(tmp_path / "journal.sqlite")
+    told = (probes(20), journal, judge, Quiet(), Allowance(over_refusal=0.1))
+    best, tried = choose(chat, checkpoints, (0.5,), *told)
+    assert best is tried[2]
+
+
+def test_the_error_of_a_score_is_that_of_its_rates_together():
+    one = (0.7634 - 0.2366) / (2 * 1.96)  # Wilson's interval for 5 of 10
+    assert candidate(5, 5, 5).score_error == pytest.approx(one * math.sqrt(3), abs=1e-3)
+    assert candidate(0, 0, 0).score_error > 0
+    bare = Candidate(rate(5, 10), rate(0, 0), rate(0, 0), Path("checkpoint-7"), 1.0)
+    assert bare.score_error == pytest.approx(one, abs=1e-3)
 
 
 def test_with_a_budget_what_refuses_most_within_it_is_chosen(tmp_path):

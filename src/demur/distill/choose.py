@@ -3,7 +3,8 @@
 A candidate is a checkpoint's LoRA weights, or its own, at a strength (a factor on the whole delta).
 The score is the share of harmful requests refused, less the share of twins, less the share of
 ordinary instructions: Youden's index with ordinary requests priced in; with a budget see
-`measure/allowance.py`. Test prompts play no part.
+`measure/allowance.py`. Of learning rates whose scores chance alone can tell apart the lowest is
+kept: refusals do not show what a higher one costs. Test prompts play no part.
 """
 
 from __future__ import annotations
@@ -208,6 +209,21 @@ def as_adapted(chat: ChatModel, checkpoint: Path, strength: float) -> ChatModel:
     return replace(chat, weights=content_key(chat.weights, trained, strength))
 
 
+def of_lowest_rate(tried: Sequence[Candidate], best: Candidate) -> list[Candidate]:
+    """Return the candidates of the lowest learning rate that is as good as the best one's.
+
+    It is where one of its candidates scores within a standard error of the best (the rule of one
+    standard error: Breiman et al. 1984, section 3.4.3).
+
+    Args:
+        tried: the candidates, those of lower rates first.
+        best: the one with the highest score.
+    """
+    enough = best.score - best.score_error
+    kept = next(one.checkpoint.parent for one in tried if one.score >= enough)
+    return [one for one in tried if one.checkpoint.parent == kept]
+
+
 def choose(
     chat: ChatModel,
     checkpoints: Sequence[Path],
@@ -224,12 +240,13 @@ def choose(
     Where none keeps to a budget, smaller strengths are tried, one after the other, until one does.
 
     Args:
+        checkpoints: those of lower learning rates first, each rate's in a folder of its own.
         allowance: what may be paid for refusals.
         diverging: measures a candidate's divergence from the original, where it has a limit.
 
     Returns:
-        The best candidate (without a budget that with the highest score; the earlier one if two are
-        equal), and all of them.
+        The best candidate (without a budget that with the highest score among those of the lowest
+        learning rate that will do; the earlier one if two are equal), and all of them.
     """
 
     def asked(checkpoint: Path, strength: float) -> Candidate:
@@ -237,10 +254,12 @@ def choose(
 
     tried = [asked(checkpoint, 1.0) for checkpoint in checkpoints]
     best = allowance.best(tried)
-    tried += [asked(best.checkpoint, strength) for strength in strengths if strength != 1.0]
+    among = tried if allowance.given else of_lowest_rate(tried, best)
+    best = allowance.best(among)
+    scaled = [asked(best.checkpoint, strength) for strength in strengths if strength != 1.0]
     for strength in SMALLER if allowance.given else ():
-        if any(map(allowance.allows, tried)):
+        if any(map(allowance.allows, (*tried, *scaled))):
             break
-        if strength < min(one.strength for one in tried):
-            tried.append(asked(best.checkpoint, strength))
-    return allowance.best(tried), tried
+        if strength < min(one.strength for one in (*tried, *scaled)):
+            scaled.append(asked(best.checkpoint, strength))
+    return allowance.best([*among, *scaled]), [*tried, *scaled]

@@ -20,6 +20,8 @@ TRAINED = {
     "logits": "to agree, at every token, with what it says when it knows what is to be refused",
 }
 
+LOWEST = "; of learning rates within a standard error of the best, the lowest"
+
 
 def account(
     config: DistillConfig,
@@ -31,6 +33,7 @@ def account(
     """Return what was done, a step a sentence or two."""
     made = context.folder.journal.fact("lessons") or {}
     refusals = _taught_refusals(config, context)
+    several = len(config.learning_rates) > 1
     return (
         f"Lessons were made: {figures.grouped(made.get('refuse', 0))} harmful requests, each with "
         f"{refusals}, and {figures.grouped(made.get('keep', 0))} harmless ones "
@@ -42,10 +45,11 @@ def account(
         f"depth {'were' if config.full else 'was'} trained {_trained_to(config, context)}, and to "
         "stay close to the original's own distribution on the harmless ones."
         f"{_kept_logits(context)}",
-        f"{len(tried)} candidates ({'learning rates, ' if len(config.learning_rates) > 1 else ''}"
+        f"{len(tried)} candidates ({'learning rates, ' if several else ''}"
         "stopping points and strengths) were compared on validation prompts: "
         + (
-            "harmful requests refused, less twins and ordinary instructions refused. "
+            "harmful requests refused, less twins and ordinary instructions refused"
+            f"{LOWEST if several else ''}. "
             f"{chosen.label[0].upper()}{chosen.label[1:]} was kept."
             if payment is None
             else f"most harmful requests refused within the budget. {payment.sentence}"

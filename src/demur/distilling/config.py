@@ -49,8 +49,9 @@ class DistillConfig(TreatmentConfig):
         first_layer: where training begins, as a fraction of the model's depth.
         last_layer: where training ends, as a fraction of the model's depth.
         learning_rate: of AdamW.
-        learning_rates: train once at each of these in its place, the lowest first, and let
-            validation choose: what is best at one size of model need not be at another.
+        learning_rates: train once at each of these in its place, and let validation choose: what
+            is best at one size of model need not be at another. Without a budget the lowest that
+            is within a standard error of the best is kept.
         batch: lessons a step.
         micro_batch: lessons a forward pass, at most.
         epochs: how often each lesson is seen.
