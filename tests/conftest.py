@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,3 +16,14 @@ LONGEST = ("test_killed", "test_graft", "test_bench", "test_several_processes", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring the longest files to the front; within them, and else, order stays."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="module")
+def lenient() -> Iterator[None]:
+    """Have whole runs count nonsense as an answer: `pytestmark = usefixtures("lenient")`."""
+    from demur.treating import pipeline
+    from tests.distill.students import Lenient
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "OpeningJudge", Lenient)
+        yield

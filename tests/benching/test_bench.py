@@ -6,13 +6,12 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.distill.students import Lenient, Quiet
+from tests.distill.students import Quiet
 from tests.small_run import ENVIRONMENT, SMALLEST, prepare
 
 from demur.benching import bench as room
@@ -20,7 +19,8 @@ from demur.benching.bench import bench_distill
 from demur.benching.config import BenchConfig
 from demur.benching.tables import Result, over_seeds
 from demur.errors import ConfigError
-from demur.treating import pipeline
+
+pytestmark = pytest.mark.usefixtures("lenient")
 
 ROWS = ("untouched", "prompt", "shown", "template", "sft", "noise", "dpo", "logits", "discriminant")
 
@@ -41,13 +41,6 @@ def config(place: Path) -> BenchConfig:
         seeds=(0, 1),
         **SMALLEST,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _lenient() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "OpeningJudge", Lenient)
-        yield
 
 
 @pytest.fixture(scope="module")

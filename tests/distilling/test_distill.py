@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.distill.students import Lenient, Quiet
+from tests.distill.students import Quiet
 from tests.small_run import SMALL, prepare
 
 from demur.benching.config import BenchConfig
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.errors import ConfigError
-from demur.treating import pipeline
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _lenient() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "OpeningJudge", Lenient)
-        yield
+pytestmark = pytest.mark.usefixtures("lenient")
 
 
 @pytest.fixture(scope="module")

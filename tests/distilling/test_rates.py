@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tests.distill.students import Lenient, Quiet, Struck
+from tests.distill.students import Quiet, Struck
 from tests.small_run import SMALL, prepare
 
 from demur.distill import choose
@@ -22,20 +21,14 @@ from demur.distilling import treatment
 from demur.distilling.config import DistillConfig
 from demur.distilling.distill import distill
 from demur.errors import ConfigError, TrainingError
-from demur.treating import pipeline
+
+pytestmark = pytest.mark.usefixtures("lenient")
 
 KINDS: dict[str, dict[str, Any]] = {
     "low-rank": {},
     "full": {"full": True, "first_layer": 0.0},
     "rloo": {"objective": "rloo"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _lenient() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "OpeningJudge", Lenient)
-        yield
 
 
 @pytest.fixture(scope="module")
