@@ -21,7 +21,6 @@ from demur.aligning.align import align
 from demur.aligning.config import AlignConfig
 from demur.errors import ConfigError, DemurError
 from demur.grafting.config import GraftConfig
-from demur.treating import stages
 from demur.treating.config import TreatmentConfig
 from demur.treating.treated import Outcome
 
@@ -79,9 +78,8 @@ class SmallGraft(GraftConfig):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _whole_answers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:  # the tiny tokenizer cuts words into many tokens
-        patch.setattr(stages, "CHOOSING_TOKENS", 24)
+def _small_grafts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("demur.aligning.treatment.GraftConfig", SmallGraft)
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from demur.checkpoint import checkpoint_hash, open_checkpoint
 from demur.errors import ConfigError, Interrupted
 from demur.prompts.builtin import builtin_set
 from demur.stats import mcnemar
-from demur.treating import stages
 
 SMALL: dict[str, Any] = {
     "search_pairs": 6,
@@ -43,13 +41,6 @@ SMALL: dict[str, Any] = {
     "dtype": "float32",
 }
 CORE = ("untouched", "donor", "open", "paper", "released", "random", "noise", "vector")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _whole_answers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:  # the tiny tokenizer cuts words into many tokens
-        patch.setattr(stages, "CHOOSING_TOKENS", 12)
-        yield
 
 
 @pytest.fixture(scope="module")

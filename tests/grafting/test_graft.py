@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from demur.checkpoint import LowRank, checkpoint_hash, make_patch, open_checkpoi
 from demur.errors import ConfigError, DemurError, ModelError
 from demur.grafting.config import GraftConfig
 from demur.grafting.graft import graft
-from demur.treating import stages
 from demur.treating.treated import Outcome
 
 SMALL: dict[str, Any] = {
@@ -55,13 +53,6 @@ class Place:
         }
         recipient = told.pop("recipient", str(self.relatives.recipient))
         return graft(recipient, run=self.folder / name, narrator=Quiet(), **told)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _whole_answers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:  # the tiny tokenizer cuts words into many tokens
-        patch.setattr(stages, "CHOOSING_TOKENS", 24)
-        yield
 
 
 @pytest.fixture(scope="module")

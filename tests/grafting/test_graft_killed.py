@@ -19,10 +19,8 @@ from tests.test_killed import watch, written_again
 
 from demur.checkpoint import checkpoint_hash, open_checkpoint, read_patch
 from demur.grafting.graft import graft
-from demur.treating import stages
 from demur.treating.treated import Outcome
 
-TOKENS = 24  # the tiny tokenizer cuts words into many
 SMALL: dict[str, Any] = {
     "search_pairs": 6,
     "test_pairs": 4,
@@ -30,7 +28,7 @@ SMALL: dict[str, Any] = {
     "validation_pairs": 2,
     "prefill": 0,
     "text_tokens": 100,
-    "answer_tokens": TOKENS,
+    "answer_tokens": 24,  # the tiny tokenizer cuts words into many
     "shares": (1.0,),
     "ranks": (),
     "search": "prefix",
@@ -45,9 +43,7 @@ import json, os, signal, sys
 from pathlib import Path
 
 from demur.grafting.graft import graft
-from demur.treating import stages
 
-stages.CHOOSING_TOKENS = int(sys.argv[3])
 kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[1] == "search":
     from demur.graft.oracle import Oracle
@@ -69,13 +65,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _whole_answers() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "CHOOSING_TOKENS", TOKENS)
-        yield
 
 
 def finished(told: dict[str, Any], run: Path) -> Outcome:
@@ -107,7 +96,7 @@ def test_killed_a_graft_leaves_nothing_by_halves_and_goes_on(tmp_path: Path) -> 
         done = subprocess.run(
             [
                 *(sys.executable, "-c", KILLED, moment),
-                *(json.dumps({**told, "run": str(run)}), str(TOKENS)),
+                json.dumps({**told, "run": str(run)}),
             ],
             env=ENVIRONMENT,
             capture_output=True,

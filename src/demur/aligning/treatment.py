@@ -12,11 +12,13 @@ from demur.aligning.config import AlignConfig
 from demur.aligning.donors import Donor, Looked, look_for_donors
 from demur.distill.teachers.filtering import UnfitTeacher
 from demur.distilling.choosing import choose_teaching
+from demur.distilling.seen import require_refusals
 from demur.distilling.start import require_start
 from demur.distilling.treatment import distilling, teacher_of
 from demur.errors import ConfigError
 from demur.grafting.config import GraftConfig
 from demur.grafting.treatment import UNFIT, grafting
+from demur.judge import OpeningJudge
 from demur.judge.names import Means
 from demur.models.chat_model import ChatModel
 from demur.prompts.types import Splits
@@ -30,17 +32,19 @@ CHOOSING = "Choosing a path"
 def aligning(config: AlignConfig, means: Means | None = None) -> Treatment:
     """Return the treatment that chooses for itself.
 
-    A teacher, and a patch to begin from, are looked for before anything else.
+    A teacher, a patch to begin from and sentences to teach are looked at before anything else.
 
     Args:
         means: how a teacher behind an endpoint is asked.
 
     Raises:
-        DemurError: there is no such teacher or patch, or it was trained on test prompts.
+        DemurError: there is no such teacher or patch, it was trained on test prompts, or a
+            sentence is no refusal to the judge.
     """
     means = means or Means()
     if config.path != "graft":
         require_start(config)
+        require_refusals(config.refusal, OpeningJudge())
         teacher_of(config, means)
 
     def treat(context: Context, chat: ChatModel, splits: Splits) -> Treated:

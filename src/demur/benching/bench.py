@@ -17,12 +17,14 @@ from demur.benching.config import BenchConfig
 from demur.benching.memory import peak_memory, reset_peak_memory
 from demur.benching.names import in_order
 from demur.benching.plot import write_plot
-from demur.benching.rows import DEFAULT_ROWS, NEEDS, ROWS, Bench
+from demur.benching.rows import DEFAULT_ROWS, NEEDS, ROWS, SENTENCES, Bench
 from demur.benching.tables import Result, by_row, write_tables
 from demur.console import Narrator
 from demur.distill.deep import complying_answers
+from demur.distilling.seen import require_refusals, require_soon
 from demur.errors import ConfigError
 from demur.interruption import resumable
+from demur.judge import OpeningJudge
 from demur.measure.minimal_pairs import MinimalPair, judge_pairs, pairs_key, read_pairs
 from demur.measure.prefilled import PrefilledProbe, measure_prefilled, prefilled_probes
 from demur.measure.protocol import Judged, Probe
@@ -75,12 +77,15 @@ def bench_distill(
 
 def _bench(config: BenchConfig, run: Path | None, narrator: Narrator) -> Benched:
     names = _names(config)
+    require_refusals(config.refusal, OpeningJudge())
     with opened(config, run, narrator) as (context, splits):
         bench = Bench(config, context, splits)
         journal = context.folder.journal
         probes = (*reported_probes(config, splits), *_named(config, narrator))
         pairs = read_pairs(Path(config.blimp).expanduser(), config.blimp_n) if config.blimp else ()
         chat = bench.fresh()
+        taught = (*config.refusal, *(SENTENCES if "varied" in names else ()))
+        require_soon(taught, chat, context.judge, config.answer_tokens)
         with context.phase("Measuring it as it is"):
             before = measure(context, chat, probes, UNTOUCHED)
             original = reference(context, chat, before)

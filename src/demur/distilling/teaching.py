@@ -28,6 +28,7 @@ from demur.distill.teachers.pattern import (
 from demur.distill.teachers.recorded import recorded_lessons_source
 from demur.distill.teachers.remote import Remote
 from demur.distilling.config import DistillConfig
+from demur.distilling.seen import require_seen
 from demur.errors import RunError
 from demur.figures import counts, grouped, rate_text
 from demur.judge.embedded import EmbeddedJudge
@@ -283,6 +284,8 @@ class Teaching:
                     "request's words.",
                     "Give --pattern varied, or leave --teacher out and give --refusal.",
                 )
+            measured = self.config.answer_tokens
+            require_seen(name, pattern.sentence, self.chat, self.context.judge, measured)
             texts = {prompt.key: pattern.sentence for prompt in prompts}
         else:
             own = varied_texts(kept_of, filtered.kept)

@@ -18,8 +18,10 @@ from demur.distilling.config import DistillConfig
 from demur.distilling.make_lessons import Made, lessons_of
 from demur.distilling.objective import prepare
 from demur.distilling.rewarding import Unrewarded, rewarded
+from demur.distilling.seen import require_refusals, require_soon
 from demur.distilling.start import read_start, require_start
 from demur.errors import ConfigError, TrainingError
+from demur.judge import OpeningJudge
 from demur.judge.names import Means
 from demur.measure.validation import refusal_rates
 from demur.models.chat_model import ChatModel
@@ -51,7 +53,8 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
 
     Raises:
         ConfigError: a batch cannot be divided among the processes that were launched, or the model
-            not for such a training; or the patch to begin from was trained on test prompts.
+            not for such a training; the patch to begin from was trained on test prompts; or a
+            sentence to teach is none that verdicts see.
         DemurError: there is no such teacher.
     """
     count = launched().count
@@ -61,6 +64,7 @@ def distilling(config: DistillConfig, means: Means | None = None) -> Treatment:
             f"Give a --batch that is a multiple of {count}, or launch another number of them.",
         )
     require_start(config)
+    require_refusals(config.refusal, OpeningJudge())
     if launched().divided:
         _require_divisible(config)
     means = means or Means()
@@ -147,6 +151,7 @@ def _treat(
 ) -> Treated:
     from demur.distill.choose import changes_of
 
+    require_soon(config.refusal, chat, context.judge, config.answer_tokens)
     taught = teach(config, context, chat, splits, context.folder.path / "training", found, means)
     _require_no_fewer(config, context, chat, splits, taught.chosen)
     base, chosen = context.resolved.folder, taught.chosen

@@ -36,8 +36,6 @@ from demur.run.journal import content_key
 from demur.treating.config import TreatmentConfig
 
 DIVERGENCE_PROMPTS = 60
-# Options differ in whether an answer begins with the refusal, which is seen in so many tokens.
-CHOOSING_TOKENS = 8
 
 
 @dataclass
@@ -123,13 +121,16 @@ def reported_probes(config: TreatmentConfig, splits: Splits) -> tuple[Probe, ...
 
 
 def choosing_probes(config: TreatmentConfig, splits: Splits) -> dict[str, Probe]:
-    """Return the validation probes that candidates are compared on, by key."""
+    """Return the validation probes that candidates are compared on, by key.
+
+    Answers are as long as in the report: in fewer tokens some refusals are not seen to be any.
+    """
     probes = standard_probes(
         evenly(splits.harmful("validation"), config.validation_pairs, config.seed),
         evenly(splits.twins("validation"), config.validation_pairs, config.seed),
         evenly(splits.ordinary("validation"), config.validation_pairs, config.seed),
         split="validation",
-        tokens=min(config.answer_tokens, CHOOSING_TOKENS),
+        tokens=config.answer_tokens,
         prefilled=0,
     )
     return {probe.key: probe for probe in probes}

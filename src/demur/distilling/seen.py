@@ -1,0 +1,74 @@
+"""A refusal that is taught must be one that verdicts see: in its words, and soon enough.
+
+Choices and figures count what the judge calls refused in the first tokens of an answer. A sentence
+that it does not know as a refusal, or only further on, would be learnt and count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from demur.distill.teachers.filtering import UnfitTeacher
+from demur.errors import ConfigError
+from demur.judge.verdict import Judge
+from demur.models.chat_model import ChatModel
+
+
+def seen_after(chat: ChatModel, judge: Judge, refusal: str) -> int | None:
+    """Return in how many of its tokens a text is seen to refuse; None where it is not at all."""
+    ids = chat.tokenizer(refusal, add_special_tokens=False).input_ids
+    begun = [chat.tokenizer.decode(ids[:count]) for count in range(1, len(ids) + 1)]
+    verdicts = judge.judge([""] * len(begun), begun)
+    return next((count for count, one in enumerate(verdicts, 1) if one.refused), None)
+
+
+def require_refusals(refusals: Sequence[str], judge: Judge) -> None:
+    """Check, before a model is loaded, that the sentences to teach are refusals to the judge.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    for refusal, verdict in zip(refusals, judge.judge([""] * len(refusals), refusals), strict=True):
+        if not verdict.refused:
+            raise ConfigError(
+                f'The verdicts of this run would not count "{refusal}" as a refusal.',
+                'Have --refusal say in English what is declined, as in "I can\'t help with that.".',
+            )
+
+
+def require_soon(refusals: Sequence[str], chat: ChatModel, judge: Judge, tokens: int) -> None:
+    """Check that each sentence to teach is seen to refuse within the answers that are measured.
+
+    Args:
+        tokens: of an answer, in measurements.
+
+    Raises:
+        ConfigError: one of them refuses further on.
+    """
+    for refusal in refusals:
+        needed = seen_after(chat, judge, refusal)
+        if needed is not None and needed > tokens:
+            raise ConfigError(
+                f'"{refusal}" is seen to refuse after {needed} tokens, and answers are measured '
+                f"by {tokens}.",
+                f"Give --answer-tokens {needed} or more, or a --refusal that comes to it sooner.",
+            )
+
+
+def require_seen(name: str, refusal: str, chat: ChatModel, judge: Judge, tokens: int) -> None:
+    """Check the same of the one sentence that a teacher's refusals come to.
+
+    Args:
+        name: the teacher's.
+
+    Raises:
+        UnfitTeacher: it is not seen to refuse so soon.
+    """
+    needed = seen_after(chat, judge, refusal)
+    if needed is None or needed > tokens:
+        seen = "not seen to refuse" if needed is None else f"seen to refuse after {needed} tokens"
+        raise UnfitTeacher(
+            f'The dominant refusal of {name}, "{refusal}", is {seen}, and answers are measured by '
+            f"{tokens}.",
+            f"Give --answer-tokens {needed or 2 * tokens} or more, or --pattern varied.",
+        )
