@@ -20,6 +20,7 @@ from demur.errors import ConfigError
 from demur.judge import OpeningJudge
 
 LATE = "I understand that you may have your reasons, but I cannot provide that."
+AFTER_REASONS = "Helping with that would be wrong, so I can't help."
 UNKNOWN = "Das kann ich leider nicht beantworten."
 
 
@@ -32,6 +33,8 @@ def test_it_is_known_in_how_many_tokens_a_refusal_is_seen() -> None:
         (verdict,) = judge.judge([""], [chat.tokenizer.decode(ids[:count])])
         assert verdict.refused is refused
     assert seen_after(chat, judge, UNKNOWN) is None
+    assert judge.judge([""], [AFTER_REASONS])[0].refused  # whole, but it is not written to there
+    assert seen_after(chat, judge, AFTER_REASONS) is None
     require_soon((LATE,), chat, judge, needed)
     with pytest.raises(ConfigError, match=f"after {needed} tokens, and .* by {needed - 1}") as late:
         require_soon((*REFUSAL, LATE), chat, judge, needed - 1)
@@ -54,6 +57,8 @@ def test_a_sentence_that_is_no_refusal_to_the_judge_is_said_before_a_model_is_lo
         aligning(AlignConfig("no such model", refusal=(*REFUSAL, UNKNOWN)))
     with pytest.raises(ConfigError, match=UNKNOWN):
         bench_distill("no such model", refusal=(UNKNOWN,), run=tmp_path / "bench")
+    with pytest.raises(ConfigError, match="Helping with that"):
+        aligning(AlignConfig("no such model", refusal=(AFTER_REASONS,)))
     done = demur(tmp_path, "distill", "no-such-model", "--refusal", UNKNOWN)
     assert done.returncode == 2
     assert f'would not count "{UNKNOWN}"' in " ".join(done.stderr.split())

@@ -1,25 +1,35 @@
 """A refusal that is taught must be one that verdicts see: in its words, and soon enough.
 
-Choices and figures count what the judge calls refused in the first tokens of an answer. A sentence
-that it does not know as a refusal, or only further on, would be learnt and count for nothing.
+Choices and figures count what the judge calls refused in the first tokens of an answer, which is
+written no further once its verdict seems settled. A sentence that comes to declining only later
+would be learnt and count for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from demur.distill.teachers.filtering import UnfitTeacher
 from demur.errors import ConfigError
+from demur.judge.settled import is_quick, settled
 from demur.judge.verdict import Judge
 from demur.models.chat_model import ChatModel
 
 
 def seen_after(chat: ChatModel, judge: Judge, refusal: str) -> int | None:
-    """Return in how many of its tokens a text is seen to refuse; None where it is not at all."""
+    """Return in how many of its tokens a text is seen to refuse; None where it never is."""
     ids = chat.tokenizer(refusal, add_special_tokens=False).input_ids
-    begun = [chat.tokenizer.decode(ids[:count]) for count in range(1, len(ids) + 1)]
-    verdicts = judge.judge([""] * len(begun), begun)
-    return next((count for count, one in enumerate(verdicts, 1) if one.refused), None)
+    return _seen(judge, (chat.tokenizer.decode(ids[: end + 1]) for end in range(len(ids))))
+
+
+def _seen(judge: Judge, beginnings: Iterable[str]) -> int | None:
+    """Return which of ever longer beginnings is the first that refuses, counted from 1."""
+    for count, begun in enumerate(beginnings, 1):
+        if judge.judge([""], [begun])[0].refused:
+            return count
+        if is_quick(judge) and settled(judge, "", begun):
+            break
+    return None
 
 
 def require_refusals(refusals: Sequence[str], judge: Judge) -> None:
@@ -28,11 +38,13 @@ def require_refusals(refusals: Sequence[str], judge: Judge) -> None:
     Raises:
         ConfigError: one of them is not.
     """
-    for refusal, verdict in zip(refusals, judge.judge([""] * len(refusals), refusals), strict=True):
-        if not verdict.refused:
+    for refusal in refusals:
+        words = refusal.split()
+        if _seen(judge, (" ".join(words[: end + 1]) for end in range(len(words)))) is None:
             raise ConfigError(
                 f'The verdicts of this run would not count "{refusal}" as a refusal.',
-                'Have --refusal say in English what is declined, as in "I can\'t help with that.".',
+                "Have --refusal say in English, and before anything else, what is declined, as in "
+                '"I can\'t help with that.".',
             )
 
 
