@@ -41,7 +41,7 @@ def test_it_is_known_in_how_many_tokens_a_refusal_is_seen() -> None:
     assert f"--answer-tokens {needed} or more" in late.value.remedy
     with pytest.raises(UnfitTeacher, match=f"refusal of gpt-x, .* after {needed} tokens"):
         require_seen("gpt-x", LATE, chat, judge, 8)
-    with pytest.raises(UnfitTeacher, match="not seen to refuse"):
+    with pytest.raises(UnfitTeacher, match="later than verdicts look"):
         require_seen("gpt-x", UNKNOWN, chat, judge, 8)
     require_seen("gpt-x", LATE, chat, judge, needed)
 

@@ -158,7 +158,7 @@ def test_a_run_with_another_models_logits(place, name, choices, told, reported):
         pairs=str(place / "pairs.jsonl"),
         ordinary=str(place / "ordinary.jsonl"),
         teacher=str(place / name),
-        **{**SMALL, "objective": "logits", **choices},
+        **{**SMALL, "answer_tokens": 8, "objective": "logits", **choices},
     )
     assert all(words in "\n".join(heard.said) for words in told)
     assert reported in outcome.report.read_text(encoding="utf-8")

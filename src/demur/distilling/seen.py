@@ -77,10 +77,15 @@ def require_seen(name: str, refusal: str, chat: ChatModel, judge: Judge, tokens:
         UnfitTeacher: it is not seen to refuse so soon.
     """
     needed = seen_after(chat, judge, refusal)
-    if needed is None or needed > tokens:
-        seen = "not seen to refuse" if needed is None else f"seen to refuse after {needed} tokens"
+    if needed is not None and needed <= tokens:
+        return
+    said = f'The dominant refusal of {name}, "{refusal}",'
+    if needed is None:
         raise UnfitTeacher(
-            f'The dominant refusal of {name}, "{refusal}", is {seen}, and answers are measured by '
-            f"{tokens}.",
-            f"Give --answer-tokens {needed or 2 * tokens} or more, or --pattern varied.",
+            f"{said} comes to declining later than verdicts look.",
+            "Give --pattern varied, or leave --teacher out and give --refusal.",
         )
+    raise UnfitTeacher(
+        f"{said} is seen to refuse after {needed} tokens, and answers are measured by {tokens}.",
+        f"Give --answer-tokens {needed} or more, or --pattern varied.",
+    )
