@@ -43,7 +43,7 @@ CHOICES = {
     "micro_batch": 8,
     "text_tokens": 300,
     "train_texts": 0,
-    "answer_tokens": 4,
+    "answer_tokens": 8,
     "prefill": 2,
     "longest": 300,
     "informed": 0,
