@@ -47,7 +47,9 @@ def test_it_is_known_in_how_many_tokens_a_refusal_is_seen() -> None:
 
 
 def test_what_the_bench_and_the_default_teach_is_seen() -> None:
-    require_refusals((*REFUSAL, *SENTENCES), OpeningJudge())
+    chat, judge = student("llama"), OpeningJudge()
+    require_refusals((*REFUSAL, *SENTENCES), judge)
+    assert all(seen_after(chat, judge, one) for one in (*REFUSAL, *SENTENCES))
 
 
 def test_a_sentence_that_is_no_refusal_to_the_judge_is_said_before_a_model_is_loaded(
